@@ -1,0 +1,2 @@
+//! The records the kernel half sends.
+#![no_std]

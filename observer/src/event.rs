@@ -1,0 +1,702 @@
+//! The domain event: what was seen, in the words of the field. Everything downstream of a source speaks it and only it; it knows
+//! neither eBPF nor SQLite nor the terminal.
+
+use serde::{Deserialize, Serialize};
+
+/// A process: the kernel's thread group id, in the initial PID namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pid(pub u32);
+
+/// A thread: the kernel's task id, in the initial PID namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tid(pub u32);
+
+/// A file descriptor number as the target used it (`AT_FDCWD` is −100).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fd(pub i32);
+
+/// A socket's identity: its sockfs inode number, the one `ss -e` and `/proc/PID/fd` show. It stays the same across `dup`, `fork`
+/// and a reused descriptor number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SocketId(pub u64);
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for Tid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for SocketId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A value, or the reason why there is none. Written to JSON as the bare value when it is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Known<T> {
+    /// Only the beginning could be had.
+    Partial {
+        /// What there is of it.
+        partial: T,
+        /// How much is missing, in bytes, when that is known.
+        missing_bytes: Option<u64>,
+    },
+    /// There is no value, and this is why.
+    Absent {
+        /// The reason.
+        absent: Absence,
+    },
+    /// The whole value.
+    Is(T),
+}
+
+/// Why a value is not there. The four are different facts and stay different in every export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Absence {
+    /// It was looked for and could not be read.
+    Unknown,
+    /// It does not exist (no controlling terminal, a closed descriptor).
+    None,
+    /// It was sent and lost on the way to us.
+    Lost,
+    /// This source does not collect it.
+    NotCollected,
+}
+
+impl<T> Known<T> {
+    /// The value when there is one, whole or partial.
+    pub fn get(&self) -> Option<&T> {
+        match self {
+            Self::Is(value) | Self::Partial { partial: value, .. } => Some(value),
+            Self::Absent { .. } => None,
+        }
+    }
+
+    /// The value to change in place, whole or partial.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Is(value) | Self::Partial { partial: value, .. } => Some(value),
+            Self::Absent { .. } => None,
+        }
+    }
+
+    /// A value that could not be read.
+    pub const fn unknown() -> Self {
+        Self::Absent { absent: Absence::Unknown }
+    }
+
+    /// A value that does not exist.
+    pub const fn none() -> Self {
+        Self::Absent { absent: Absence::None }
+    }
+
+    /// A value this source does not collect.
+    pub const fn not_collected() -> Self {
+        Self::Absent { absent: Absence::NotCollected }
+    }
+}
+
+/// Where an event was observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A probe in the kernel, at the moment it happened.
+    Ebpf,
+    /// A ptrace stop, at the moment it happened.
+    Ptrace,
+    /// `/proc`, after the fact: it was so when we looked.
+    Proc,
+    /// The broker's own account.
+    Broker,
+    /// The observer, about itself.
+    Observer,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When: nanoseconds on `CLOCK_MONOTONIC`. For a system call, when it returned.
+    pub at_ns: u64,
+    /// In which process; 0 when it belongs to none.
+    pub pid: Pid,
+    /// In which thread; 0 when it belongs to none.
+    pub tid: Tid,
+    /// Who saw it.
+    pub observed_from: Origin,
+    /// What.
+    #[serde(flatten)]
+    pub body: Body,
+    /// The bytes that were carried, for [`Body::Data`] and [`Body::Output`]. Never part of the JSON: the session keeps them beside it.
+    #[serde(skip)]
+    pub bytes: Vec<u8>,
+}
+
+/// What happened. The tag `kind` is a public name: it is what `show --kind` filters by and what the session's `events.kind` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Body {
+    /// A process was created by this one.
+    Fork {
+        /// The new process.
+        child: Pid,
+    },
+    /// A thread was created in this process.
+    Thread {
+        /// The new thread.
+        child: Tid,
+    },
+    /// A program was started in this process. From `/proc`: it was already running.
+    Exec(Box<Exec>),
+    /// `execve` or `execveat` failed.
+    ExecFailed {
+        /// The path as given.
+        path: Known<String>,
+        /// The error number.
+        errno: i32,
+    },
+    /// A thread called `exit` or `exit_group`.
+    ExitCall {
+        /// The status given.
+        code: i32,
+        /// Whether the whole process was asked to end (`exit_group`).
+        group: bool,
+    },
+    /// A thread ended, other threads live on.
+    ThreadExit {
+        /// Its status, when it was not killed.
+        code: Option<i32>,
+        /// The signal that killed it.
+        signal: Option<i32>,
+    },
+    /// A process ended: its last thread is gone.
+    Exit {
+        /// Its exit status, when it was not killed.
+        code: Option<i32>,
+        /// The signal that killed it.
+        signal: Option<i32>,
+        /// Whether the kernel dumped core.
+        core_dumped: bool,
+    },
+    /// A signal was sent to this process (`pid`) or thread (`tid`).
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// `si_code`: 0 for `kill`, negative for other user-space senders, positive for the kernel.
+        code: i32,
+        /// Who sent it; absent for the kernel's own.
+        sender: Known<Sender>,
+        /// Whether it was for the whole process.
+        group: bool,
+        /// Whether it was queued (not ignored, not already pending).
+        queued: bool,
+    },
+    /// A signal took effect in a thread.
+    SignalDelivered {
+        /// The signal's number.
+        signal: i32,
+        /// Whether a handler of the program ran; otherwise the default action was taken.
+        handled: bool,
+    },
+    /// The kernel's out-of-memory killer chose this process.
+    OomVictim,
+    /// `open`, `openat`, `openat2` or `creat`.
+    Open(FileCall),
+    /// `stat`, `lstat`, `newfstatat` or `statx`.
+    Stat(FileCall),
+    /// `access`, `faccessat` or `faccessat2`.
+    Access(FileCall),
+    /// `readlink` or `readlinkat`.
+    Readlink(FileCall),
+    /// A directory was read (`getdents64`): `result` is the number of bytes of entries.
+    Scan(FileCall),
+    /// `chdir` or `fchdir`.
+    Chdir(FileCall),
+    /// A socket was made (`socket`; `socketpair` gives two of these).
+    Socket {
+        /// Its identity.
+        socket: SocketId,
+        /// The descriptor it got.
+        fd: Fd,
+        /// `AF_*`.
+        family: u32,
+        /// `SOCK_*`, without the flags.
+        socket_type: u32,
+        /// The protocol number.
+        protocol: u32,
+    },
+    /// `socket` or `socketpair` failed.
+    SocketFailed {
+        /// `AF_*`.
+        family: u32,
+        /// The error number (24 is EMFILE).
+        errno: i32,
+    },
+    /// `connect` returned.
+    Connect {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The descriptor used.
+        fd: Fd,
+        /// Whom it was to reach.
+        peer: Known<Address>,
+        /// Our end, once there is one.
+        local: Known<Address>,
+        /// 0, or the error number (115, EINPROGRESS: a [`Body::Connected`] tells how it ended).
+        errno: i32,
+        /// How long the call took.
+        duration_ns: u64,
+    },
+    /// A TCP connection attempt ended, in whatever call or none.
+    Connected {
+        /// The socket's identity.
+        socket: SocketId,
+        /// Whom it reached, or not.
+        peer: Known<Address>,
+        /// Our end.
+        local: Known<Address>,
+        /// 0 when established, else the socket's error.
+        errno: i32,
+        /// Time from the call of `connect`.
+        duration_ns: u64,
+    },
+    /// `bind` returned.
+    Bind {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The descriptor used.
+        fd: Fd,
+        /// The address asked for.
+        address: Known<Address>,
+        /// 0, or the error number.
+        errno: i32,
+    },
+    /// `listen` returned.
+    Listen {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The descriptor used.
+        fd: Fd,
+        /// The address it listens on.
+        address: Known<Address>,
+        /// 0, or the error number.
+        errno: i32,
+    },
+    /// A connection was accepted.
+    Accept {
+        /// The new socket's identity.
+        socket: SocketId,
+        /// The descriptor it got.
+        fd: Fd,
+        /// Who connected.
+        peer: Known<Address>,
+        /// Our end.
+        local: Known<Address>,
+    },
+    /// A descriptor of a socket was closed by this process.
+    Close {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The descriptor.
+        fd: Fd,
+    },
+    /// A TCP connection left the established state.
+    Disconnect {
+        /// The socket's identity.
+        socket: SocketId,
+        /// Who ended it and how.
+        how: Disconnect,
+        /// The socket's error, 0 for none.
+        errno: i32,
+        /// The other end.
+        peer: Known<Address>,
+        /// Our end.
+        local: Known<Address>,
+    },
+    /// Bytes of a recorded stream. `bytes` holds what was kept of them.
+    Data {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The descriptor used.
+        fd: Fd,
+        /// Which way.
+        direction: Direction,
+        /// Where in the stream of this direction the first byte stands. Counted from the connection's first byte, or from the first
+        /// seen one when `since_attach`.
+        offset: u64,
+        /// True length in bytes. `bytes` may hold less; 0 for a received end of stream.
+        len: u64,
+        /// The system call's name.
+        syscall: String,
+        /// 0, or the error number of a failed call (104 is ECONNRESET).
+        errno: i32,
+        /// The stream was already open when we came.
+        since_attach: bool,
+        /// Byte ranges of the stream that were blanked because they carry a secret, as `[start, end)` offsets.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        redacted: Vec<(u64, u64)>,
+    },
+    /// A process wrote output. `bytes` holds what was kept of it.
+    Output {
+        /// Which stream.
+        stream: OutputStream,
+        /// The descriptor used.
+        fd: Fd,
+        /// The inode behind it (pipe, terminal or file): two ends of one pipe share it.
+        inode: u64,
+        /// True length in bytes.
+        len: u64,
+        /// Where in `bytes` this piece stands within the call, for calls longer than one piece.
+        piece_offset: u64,
+        /// 0, or the error number of a failed write (32 is EPIPE).
+        errno: i32,
+    },
+    /// A thread has sat in one system call for more than a second.
+    Stuck {
+        /// The call's name.
+        syscall: String,
+        /// When it entered, on the same clock as `at_ns`.
+        since_ns: u64,
+        /// What it waits on, as far as the first argument tells (`socket:[…]`, `pipe:[…]`, a path).
+        on: Known<String>,
+        /// The call's six arguments.
+        args: [u64; 6],
+    },
+    /// A system call that had lasted more than a second returned.
+    Unstuck {
+        /// The call's name.
+        syscall: String,
+        /// When it entered.
+        since_ns: u64,
+        /// What it returned.
+        result: i64,
+    },
+    /// The process's scheduler state changed to or from stopped.
+    State {
+        /// The state's letter as in `/proc/PID/stat`: `T` stopped, `t` traced, `R` running, `S` sleeping, `D` disk sleep, `Z` zombie.
+        state: char,
+    },
+    /// Events were lost.
+    Lost {
+        /// At which hop.
+        hop: Hop,
+        /// Which kind of record, by the source's own name for it.
+        what: String,
+        /// On which CPU, where loss is counted per CPU.
+        cpu: Option<u32>,
+        /// How many since the last such event.
+        count: u64,
+    },
+    /// Something the observer has to say about the recording itself.
+    Note {
+        /// `info`, `warning` or `trouble`.
+        level: NoteLevel,
+        /// What was attempted, on what, what the system answered, what it means for the recording.
+        text: String,
+    },
+}
+
+/// A program that was started, and all it started with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The path as given to `execve`; a script's own path, not its interpreter's.
+    pub path: Known<String>,
+    /// The arguments, whole.
+    pub argv: Known<Vec<String>>,
+    /// The environment, whole, as `NAME=value` strings in their order.
+    pub env: Known<Vec<String>>,
+    /// The working directory.
+    pub cwd: Known<String>,
+    /// The file that runs.
+    pub exe: Known<Executable>,
+    /// Parent process.
+    pub ppid: Pid,
+    /// The thread that called `execve` (it becomes the leader).
+    pub caller: Tid,
+    /// Who it runs as.
+    pub user: Known<User>,
+    /// File mode creation mask.
+    pub umask: Known<u32>,
+    /// Resource limits, in the kernel's order (RLIMIT_CPU first).
+    pub limits: Known<Vec<Limit>>,
+    /// The controlling terminal (`pts0`).
+    pub tty: Known<String>,
+    /// Where descriptors 0, 1 and 2 lead.
+    pub stdio: Vec<Known<FdTarget>>,
+}
+
+/// A file that was executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executable {
+    /// Its path.
+    pub path: Known<String>,
+    /// Its device as `major:minor`.
+    pub device: String,
+    /// Its inode number.
+    pub inode: u64,
+}
+
+/// Real and effective ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Supplementary groups.
+    pub groups: Known<Vec<u32>>,
+}
+
+/// One resource limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The name as `prlimit` prints it (`NOFILE`).
+    pub name: String,
+    /// Soft limit; `None` is unlimited.
+    pub soft: Option<u64>,
+    /// Hard limit; `None` is unlimited.
+    pub hard: Option<u64>,
+}
+
+/// Where a descriptor leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdTarget {
+    /// What it is.
+    pub what: FdKind,
+    /// Path for files, directories and terminals.
+    pub path: Known<String>,
+    /// Inode number: identifies pipes and sockets.
+    pub inode: u64,
+    /// For pipes: processes that hold the other end, found in `/proc` when the event was read.
+    pub other_end: Known<Vec<Holder>>,
+}
+
+/// A process that holds an end of a pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub pid: Pid,
+    /// Its name (`comm`).
+    pub name: String,
+}
+
+/// The kinds of thing a descriptor can lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FdKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A terminal.
+    Tty,
+    /// Another character device, `/dev/null` for one.
+    Device,
+    /// A pipe or FIFO.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// Anything else (block device, anonymous inode).
+    Other,
+}
+
+/// Who sent a signal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// The sending process.
+    pub pid: Pid,
+    /// Its name (`comm`).
+    pub name: String,
+    /// Its command line, words joined by spaces.
+    pub cmdline: Known<String>,
+}
+
+/// One call that names a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileCall {
+    /// The system call's name (`newfstatat`).
+    pub syscall: String,
+    /// The path as given; empty where the call works on the descriptor itself.
+    pub path: Known<String>,
+    /// Absolute and lexically normalised, from the working directory or `dirfd`; symbolic links are not followed.
+    pub resolved: Known<String>,
+    /// The directory descriptor given, or the descriptor itself.
+    pub dirfd: Option<Fd>,
+    /// The flags as given (`O_*` or `AT_*`; for `access` the mode).
+    pub flags: u64,
+    /// The call's result when it succeeded (a descriptor, a length).
+    pub result: Option<i64>,
+    /// 0, or the error number.
+    pub errno: i32,
+    /// How long the call took.
+    pub duration_ns: u64,
+}
+
+/// A socket address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "kebab-case")]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Inet {
+        /// The address.
+        ip: std::net::IpAddr,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket; an abstract name starts with `@`, an unnamed one is empty.
+    Unix {
+        /// The path.
+        path: String,
+    },
+    /// Any other family, by its number.
+    Other {
+        /// `AF_*`.
+        number: u32,
+    },
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inet { ip, port } => std::net::SocketAddr::new(*ip, *port).fmt(f),
+            Self::Unix { path } if path.is_empty() => f.write_str("unix (unnamed)"),
+            Self::Unix { path } => write!(f, "unix {path}"),
+            Self::Other { number } => write!(f, "address family {number}"),
+        }
+    }
+}
+
+/// Which way bytes went, seen from the observed process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// It wrote them.
+    Sent,
+    /// It read them.
+    Received,
+}
+
+/// Which output a process wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputStream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+    /// A pipe on another descriptor: how a dramatiq worker hands its log lines to its parent.
+    Pipe,
+}
+
+/// How a TCP connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disconnect {
+    /// This side closed or shut down.
+    ByUs,
+    /// The other side closed.
+    ByPeer,
+    /// The other side reset it.
+    ResetByPeer,
+    /// This side reset it (closed with unread data, or lingered for none).
+    ResetByUs,
+    /// The kernel gave up on it (time-out, unreachable).
+    Failed,
+    /// Both sides are done.
+    Closed,
+}
+
+/// The places where an event can be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hop {
+    /// The kernel's ring buffer was full.
+    Ring,
+    /// The kernel's table of tracked processes, threads or sockets was full.
+    KernelTable,
+    /// The source could not decode a record.
+    Decode,
+    /// The session could not be written.
+    Store,
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoteLevel {
+    /// Good to know.
+    Info,
+    /// Something is missing from the recording.
+    Warning,
+    /// The recording was damaged or cut short.
+    Trouble,
+}
+
+impl Body {
+    /// The public name of this kind, equal to the JSON tag `kind`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Fork { .. } => "fork",
+            Self::Thread { .. } => "thread",
+            Self::Exec(_) => "exec",
+            Self::ExecFailed { .. } => "exec-failed",
+            Self::ExitCall { .. } => "exit-call",
+            Self::ThreadExit { .. } => "thread-exit",
+            Self::Exit { .. } => "exit",
+            Self::Signal { .. } => "signal",
+            Self::SignalDelivered { .. } => "signal-delivered",
+            Self::OomVictim => "oom-victim",
+            Self::Open(_) => "open",
+            Self::Stat(_) => "stat",
+            Self::Access(_) => "access",
+            Self::Readlink(_) => "readlink",
+            Self::Scan(_) => "scan",
+            Self::Chdir(_) => "chdir",
+            Self::Socket { .. } => "socket",
+            Self::SocketFailed { .. } => "socket-failed",
+            Self::Connect { .. } => "connect",
+            Self::Connected { .. } => "connected",
+            Self::Bind { .. } => "bind",
+            Self::Listen { .. } => "listen",
+            Self::Accept { .. } => "accept",
+            Self::Close { .. } => "close",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Data { .. } => "data",
+            Self::Output { .. } => "output",
+            Self::Stuck { .. } => "stuck",
+            Self::Unstuck { .. } => "unstuck",
+            Self::State { .. } => "state",
+            Self::Lost { .. } => "lost",
+            Self::Note { .. } => "note",
+        }
+    }
+
+    /// The file call inside, for the kinds that have one.
+    pub const fn file_call(&self) -> Option<&FileCall> {
+        match self {
+            Self::Open(call)
+            | Self::Stat(call)
+            | Self::Access(call)
+            | Self::Readlink(call)
+            | Self::Scan(call)
+            | Self::Chdir(call) => Some(call),
+            _ => None,
+        }
+    }
+}

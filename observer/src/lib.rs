@@ -1,0 +1,11 @@
+//! `observer` watches a `python -m dramatiq` process tree from outside and says what happened.
+//!
+//! Data flows one way: [`source`] → [`event`] → [`session`] → [`model`] → [`render`].
+
+pub mod amqp;
+pub mod capability;
+pub mod event;
+pub mod model;
+pub mod render;
+pub mod session;
+pub mod source;

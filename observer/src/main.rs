@@ -1,0 +1,2 @@
+//! Parse, dispatch, exit status; nothing else.
+fn main() {}

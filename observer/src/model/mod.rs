@@ -1,0 +1,1 @@
+//! Folds events into what happened. Knows events only.

@@ -1,0 +1,1 @@
+//! Terminal text. Knows the model and events; decides nothing.

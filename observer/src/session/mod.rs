@@ -1,0 +1,49 @@
+//! The recording on disk: one SQLite file a session. Knows events, and nothing of where they came from or what they mean.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{capability::Capability, event::Pid, source::Description};
+
+/// What is known of a session when it begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Unique, sorts by time (`20261123-161500-3f9a`).
+    pub id: String,
+    /// The name people use.
+    pub name: String,
+    /// The command that was started, or of the process attached to.
+    pub command: Vec<String>,
+    /// The process attached to, when the command was not started by us.
+    pub attached: Option<Pid>,
+    /// `ebpf` or `ptrace`.
+    pub backend: String,
+    /// Wall-clock time of the beginning, RFC 3339.
+    pub started_at: String,
+    /// The same moment on `CLOCK_MONOTONIC`, in nanoseconds: ties the two clocks together.
+    pub started_ns: u64,
+    /// Version of the observer that recorded.
+    pub observer_version: String,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Bytes kept of one call.
+    pub snaplen: u64,
+    /// The sources that took part, and what each cannot see.
+    pub sources: Vec<Description>,
+    /// What the machine allowed.
+    pub capabilities: Vec<Capability>,
+}
+
+/// How a session ended. A session without one was cut short (killed observer) or is still being recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// When, in nanoseconds on `CLOCK_MONOTONIC`.
+    pub ended_ns: u64,
+    /// The command's exit status; `None` when it was killed or lives on.
+    pub code: Option<i32>,
+    /// The signal that killed the command.
+    pub signal: Option<i32>,
+    /// Why the observation ended: `exited`, `time-limit`, `interrupted`, `let-go`.
+    pub reason: String,
+}

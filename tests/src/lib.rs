@@ -1,0 +1,1 @@
+//! The lab: real parts for tests, the demo and the benchmark.

@@ -1,0 +1,2 @@
+//! What a developer of observer runs.
+fn main() {}
