@@ -1,2 +1,584 @@
-//! The records the kernel half sends.
+//! The kernel/user ABI: the records the programs send and the tables both sides share. Compiled by both halves, so that there is
+//! one definition; integers only, no implicit padding, sizes asserted. It knows no helper, no map and no policy.
 #![no_std]
+
+/// Derives what the user half needs to decode without `unsafe`.
+macro_rules! wire {
+    ($(#[$meta:meta])* pub struct $name:ident = $size:literal { $($(#[$fmeta:meta])* pub $field:ident: $ty:ty,)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy)]
+        #[cfg_attr(not(target_arch = "bpf"), derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
+        const _: () = assert!(size_of::<$name>() == $size, concat!("size of ", stringify!($name)));
+    };
+}
+
+/// Bytes of user memory sent in one record; longer ranges come in pieces.
+pub const CHUNK: usize = 16 * 1024;
+/// Longest path, as the kernel limits it (`PATH_MAX`, with its NUL).
+pub const PATH_MAX: usize = 4096;
+/// Most components of a directory walked.
+pub const WALK_MAX: usize = 64;
+/// Most supplementary groups recorded.
+pub const GROUPS_MAX: usize = 64;
+/// Resource limits of the kernel (`RLIM_NLIMITS`).
+pub const RLIMITS: usize = 16;
+/// Bytes of a signal sender's command line.
+pub const CMDLINE_MAX: usize = 256;
+/// Bytes of `comm`.
+pub const COMM: usize = 16;
+/// Bytes of a `sockaddr` recorded: the largest is `sockaddr_un`, 110.
+pub const SOCKADDR_MAX: usize = 112;
+/// Argument and environment bytes that go through the vital ring; what is longer competes with payload.
+pub const VITAL_ARGS: u64 = 256 * 1024;
+/// Most bytes of arguments and environment: the kernel's own limit is three quarters of 8 MiB.
+pub const ARGS_CHUNKS: usize = 400;
+/// Most pieces recorded of one read or write, so most of `--snaplen`: 1 MiB.
+pub const DATA_CHUNKS: usize = 64;
+/// Most `iovec`s of one call that are looked at.
+pub const IOV_MAX: usize = 64;
+/// A call that lasts longer is reported when it returns.
+pub const SLOW_NS: u64 = 1_000_000_000;
+
+/// Kinds of record. The numbers index the loss counters too.
+pub mod kind {
+    /// [`crate::Fork`]
+    pub const FORK: u16 = 1;
+    /// [`crate::Exec`]
+    pub const EXEC: u16 = 2;
+    /// [`crate::Args`]
+    pub const ARGS: u16 = 3;
+    /// [`crate::FileCall`] of a failed `execve`
+    pub const EXEC_FAILED: u16 = 4;
+    /// [`crate::Exit`]
+    pub const EXIT: u16 = 5;
+    /// [`crate::ExitCall`]
+    pub const EXIT_CALL: u16 = 6;
+    /// [`crate::Signal`]
+    pub const SIGNAL: u16 = 7;
+    /// [`crate::Deliver`]
+    pub const DELIVER: u16 = 8;
+    /// [`crate::Oom`]
+    pub const OOM: u16 = 9;
+    /// [`crate::FileCall`]
+    pub const FILE: u16 = 10;
+    /// [`crate::SocketCall`]
+    pub const SOCKET: u16 = 11;
+    /// [`crate::SocketState`]
+    pub const SOCKET_STATE: u16 = 12;
+    /// [`crate::Data`] of a stream
+    pub const DATA: u16 = 13;
+    /// [`crate::Data`] of an output
+    pub const OUTPUT: u16 = 14;
+    /// [`crate::Slow`]
+    pub const SLOW: u16 = 15;
+    /// No record: a full table of threads, processes or sockets
+    pub const TABLE: u16 = 16;
+    /// One more than the last.
+    pub const COUNT: usize = 17;
+    /// Loss counters: a power of two, so that a masked kind is an index the verifier believes.
+    pub const SLOTS: usize = 32;
+    /// Names, for loss reports.
+    pub const NAMES: [&str; COUNT] = [
+        "unknown",
+        "fork",
+        "exec",
+        "arguments",
+        "exec-failed",
+        "exit",
+        "exit-call",
+        "signal",
+        "signal-delivered",
+        "oom-victim",
+        "file",
+        "socket",
+        "socket-state",
+        "data",
+        "output",
+        "slow-call",
+        "table",
+    ];
+}
+
+/// Bits of [`Header::flags`].
+pub mod flag {
+    /// A string or range could not be read whole.
+    pub const CUT: u16 = 1;
+    /// User memory could not be read.
+    pub const FAULT: u16 = 2;
+    /// The stream was open before we looked.
+    pub const SINCE_ATTACH: u16 = 4;
+    /// Bytes went out (else in).
+    pub const SENT: u16 = 8;
+    /// The call carried bytes no user buffer held (`sendfile`, `splice`).
+    pub const NO_BUFFER: u16 = 16;
+    /// A thread, not a process.
+    pub const THREAD: u16 = 32;
+}
+
+wire! {
+    /// Begins every record.
+    pub struct Header = 32 {
+        /// One of [`kind`].
+        pub kind: u16,
+        /// Bits of [`flag`].
+        pub flags: u16,
+        /// System call number, where the record comes from one.
+        pub nr: u32,
+        /// `bpf_ktime_get_ns`: `CLOCK_MONOTONIC`.
+        pub at_ns: u64,
+        /// Entry of the system call on the same clock; 0 when unknown.
+        pub enter_ns: u64,
+        /// Thread group.
+        pub tgid: u32,
+        /// Thread.
+        pub tid: u32,
+    }
+}
+
+wire! {
+    /// A task was created; the header's task is the parent.
+    pub struct Fork = 40 {
+        /// Common part.
+        pub header: Header,
+        /// Thread group of the new task.
+        pub child_tgid: u32,
+        /// The new task.
+        pub child_tid: u32,
+    }
+}
+
+wire! {
+    /// Where a descriptor leads.
+    pub struct FdFacts = 24 {
+        /// `i_ino`
+        pub inode: u64,
+        /// `i_rdev`
+        pub rdev: u32,
+        /// `i_mode`; 0 when the descriptor is closed.
+        pub mode: u32,
+        /// Bytes of path in the record's tail.
+        pub path_len: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// A program was started. Tail: file name as given, then the components (leaf first, each ended by NUL) of the executable, the
+    /// working directory, and of descriptors 0, 1, 2; lengths in order.
+    pub struct Exec = 760 {
+        /// Common part.
+        pub header: Header,
+        /// The thread that called.
+        pub old_tid: u32,
+        /// Parent's thread group.
+        pub ppid: u32,
+        /// Number of arguments.
+        pub argc: u32,
+        /// Number of environment strings.
+        pub envc: u32,
+        /// Bytes of arguments that follow as [`Args`].
+        pub arg_len: u64,
+        /// Bytes of environment that follow after them.
+        pub env_len: u64,
+        /// Executable's inode.
+        pub exe_inode: u64,
+        /// Executable's device (`s_dev`).
+        pub exe_dev: u32,
+        /// Real user.
+        pub uid: u32,
+        /// Effective user.
+        pub euid: u32,
+        /// Real group.
+        pub gid: u32,
+        /// Effective group.
+        pub egid: u32,
+        /// File mode creation mask.
+        pub umask: u32,
+        /// Number of supplementary groups, of which the first [`GROUPS_MAX`] follow.
+        pub ngroups: u32,
+        /// Bytes of file name.
+        pub name_len: u32,
+        /// Bytes of the executable's components.
+        pub exe_len: u32,
+        /// Bytes of the working directory's components.
+        pub cwd_len: u32,
+        /// Resource limits: soft, hard, for each.
+        pub limits: [u64; 2 * RLIMITS],
+        /// Supplementary groups.
+        pub groups: [u32; GROUPS_MAX],
+        /// Descriptors 0, 1, 2.
+        pub stdio: [FdFacts; 3],
+        /// Name of the controlling terminal, NUL-padded; empty for none.
+        pub tty: [u8; 64],
+    }
+}
+
+wire! {
+    /// A piece of what a program got as arguments and environment, the two being one range. Tail: the bytes.
+    pub struct Args = 48 {
+        /// Common part; the time is the [`Exec`]'s.
+        pub header: Header,
+        /// Where the piece stands.
+        pub offset: u64,
+        /// How long it is.
+        pub len: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// A task ended.
+    pub struct Exit = 48 {
+        /// Common part.
+        pub header: Header,
+        /// The task's wait status.
+        pub code: u32,
+        /// The process's wait status, valid when `last`.
+        pub group_code: u32,
+        /// 1 when the process ended with it.
+        pub last: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// `exit` or `exit_group` was called.
+    pub struct ExitCall = 40 {
+        /// Common part.
+        pub header: Header,
+        /// The status given.
+        pub code: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// A signal was sent to the header's task.
+    pub struct Signal = 336 {
+        /// Common part.
+        pub header: Header,
+        /// Number.
+        pub signal: i32,
+        /// `si_code`
+        pub code: i32,
+        /// Sender's thread group; 0 when the kernel sent it.
+        pub sender: u32,
+        /// 1 for the whole process.
+        pub group: u32,
+        /// The kernel's verdict: 0 queued, 1 ignored, 2 already pending, above: overflow.
+        pub result: u32,
+        /// Bytes of command line.
+        pub cmdline_len: u32,
+        /// Sender's name.
+        pub comm: [u8; COMM],
+        /// Sender's command line, words separated by NUL.
+        pub cmdline: [u8; CMDLINE_MAX],
+        /// Keeps the size a multiple of eight.
+        pub pad: [u32; 2],
+    }
+}
+
+wire! {
+    /// A signal took effect.
+    pub struct Deliver = 40 {
+        /// Common part.
+        pub header: Header,
+        /// Number.
+        pub signal: i32,
+        /// 1 when a handler runs.
+        pub handled: u32,
+    }
+}
+
+wire! {
+    /// The out-of-memory killer chose the header's task.
+    pub struct Oom = 32 {
+        /// Common part.
+        pub header: Header,
+    }
+}
+
+wire! {
+    /// A call that names a file. Tail: the path as given, then the components of the directory it starts from (leaf first, each
+    /// ended by NUL), absent for an absolute path.
+    pub struct FileCall = 88 {
+        /// Common part.
+        pub header: Header,
+        /// What it returned.
+        pub ret: i64,
+        /// The first four arguments; for `openat2` the third is the flags, fetched.
+        pub args: [u64; 4],
+        /// Bytes of path, without NUL.
+        pub path_len: u32,
+        /// Bytes of components.
+        pub base_len: u32,
+        /// 1 when there is a base.
+        pub has_base: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// One end of an internet connection, from the kernel's own socket.
+    pub struct Ends = 40 {
+        /// `AF_INET` or `AF_INET6`; 0 when unknown.
+        pub family: u16,
+        /// Local port, host order.
+        pub local_port: u16,
+        /// Peer's port, host order.
+        pub peer_port: u16,
+        /// Keeps the addresses aligned.
+        pub pad: u16,
+        /// Local address; the first four bytes for IPv4.
+        pub local: [u8; 16],
+        /// Peer's address.
+        pub peer: [u8; 16],
+    }
+}
+
+wire! {
+    /// A call about a socket's life: `socket`, `socketpair`, `connect`, `bind`, `listen`, `accept`, `close`.
+    pub struct SocketCall = 224 {
+        /// Common part.
+        pub header: Header,
+        /// What it returned.
+        pub ret: i64,
+        /// The socket.
+        pub inode: u64,
+        /// The descriptor.
+        pub fd: i32,
+        /// `AF_*`
+        pub family: u32,
+        /// `SOCK_*`
+        pub socket_type: u32,
+        /// Protocol number.
+        pub protocol: u32,
+        /// Both ends as the kernel has them.
+        pub ends: Ends,
+        /// Bytes of address.
+        pub address_len: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+        /// The address given.
+        pub address: [u8; SOCKADDR_MAX],
+    }
+}
+
+wire! {
+    /// A TCP connection changed its state. The header's task is the socket's owner, not who runs.
+    pub struct SocketState = 104 {
+        /// Common part; `enter_ns` is the time of `connect`.
+        pub header: Header,
+        /// The socket.
+        pub inode: u64,
+        /// State before.
+        pub old: u32,
+        /// State after.
+        pub new: u32,
+        /// `sk_err`
+        pub error: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+        /// Both ends.
+        pub ends: Ends,
+        /// Reserved.
+        pub spare: u64,
+    }
+}
+
+wire! {
+    /// Bytes that were carried. Tail: what was kept of them.
+    pub struct Data = 80 {
+        /// Common part.
+        pub header: Header,
+        /// Inode of the socket, pipe, terminal or file.
+        pub inode: u64,
+        /// Of a stream: where the first byte of this piece stands. Of an output: where the piece stands in the call.
+        pub offset: u64,
+        /// True length of this piece.
+        pub len: u64,
+        /// Error number of a failed call.
+        pub errno: u32,
+        /// Bytes in the tail.
+        pub captured: u32,
+        /// The descriptor.
+        pub fd: i32,
+        /// `i_mode`
+        pub mode: u32,
+        /// Reserved.
+        pub spare: u64,
+    }
+}
+
+wire! {
+    /// A call lasted longer than [`SLOW_NS`].
+    pub struct Slow = 40 {
+        /// Common part.
+        pub header: Header,
+        /// What it returned.
+        pub ret: i64,
+    }
+}
+
+wire! {
+    /// A tracked thread: value of the `THREADS` table, by thread id.
+    pub struct Thread = 16 {
+        /// Entry of the call it is in.
+        pub enter_ns: u64,
+        /// Number of the call it is in; −1 for none, −2 when it was in one as we came.
+        pub nr: i32,
+        /// 1 until its first `execve`: only that is recorded.
+        pub armed: u32,
+    }
+}
+
+wire! {
+    /// A known socket: value of the `SOCKETS` table, by inode.
+    pub struct Socket = 40 {
+        /// Bytes sent so far.
+        pub sent: u64,
+        /// Bytes received so far.
+        pub received: u64,
+        /// Time of `connect`.
+        pub connect_ns: u64,
+        /// Owner.
+        pub tgid: u32,
+        /// Thread that made it.
+        pub tid: u32,
+        /// Bits of [`socket_flag`].
+        pub flags: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+/// Bits of [`Socket::flags`].
+pub mod socket_flag {
+    /// Its bytes are recorded.
+    pub const STREAM: u32 = 1;
+    /// It was open before we looked.
+    pub const SINCE_ATTACH: u32 = 2;
+    /// Its first bytes were looked at.
+    pub const LOOKED: u32 = 4;
+}
+
+/// Declares the kernel fields the programs follow, once: the struct that carries their offsets, and the names to look them up by.
+macro_rules! kernel_fields {
+    ($($name:ident: $owner:ident $member:literal,)*) => {
+        /// Byte offsets of kernel fields, taken from the running kernel's BTF by the user half and handed over as the global
+        /// `KERNEL` before loading: what CO-RE does for C.
+        #[repr(C)]
+        #[derive(Clone, Copy)]
+        #[cfg_attr(not(target_arch = "bpf"), derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+        pub struct Kernel { $(#[doc = concat!("`", stringify!($owner), ".", $member, "`")] pub $name: u32,)* }
+
+        /// Structure and member of each field of [`Kernel`], in its order.
+        pub const KERNEL_FIELDS: &[(&str, &str)] = &[$((stringify!($owner), $member),)*];
+        const _: () = assert!(size_of::<Kernel>() == 4 * KERNEL_FIELDS.len());
+    };
+}
+
+kernel_fields! {
+    task_tgid: task_struct "tgid",
+    task_pid: task_struct "pid",
+    task_mm: task_struct "mm",
+    task_fs: task_struct "fs",
+    task_files: task_struct "files",
+    task_signal: task_struct "signal",
+    task_cred: task_struct "cred",
+    task_real_parent: task_struct "real_parent",
+    task_group_leader: task_struct "group_leader",
+    task_exit_code: task_struct "exit_code",
+    signal_live: signal_struct "live",
+    signal_flags: signal_struct "flags",
+    signal_group_exit_code: signal_struct "group_exit_code",
+    signal_tty: signal_struct "tty",
+    signal_rlim: signal_struct "rlim",
+    tty_name: tty_struct "name",
+    mm_arg_start: mm_struct "arg_start",
+    mm_arg_end: mm_struct "arg_end",
+    mm_env_start: mm_struct "env_start",
+    mm_env_end: mm_struct "env_end",
+    mm_exe_file: mm_struct "exe_file",
+    bprm_filename: linux_binprm "filename",
+    bprm_argc: linux_binprm "argc",
+    bprm_envc: linux_binprm "envc",
+    cred_uid: cred "uid",
+    cred_gid: cred "gid",
+    cred_euid: cred "euid",
+    cred_egid: cred "egid",
+    cred_group_info: cred "group_info",
+    group_info_ngroups: group_info "ngroups",
+    group_info_gid: group_info "gid",
+    fs_umask: fs_struct "umask",
+    fs_root: fs_struct "root",
+    fs_pwd: fs_struct "pwd",
+    path_mnt: path "mnt",
+    path_dentry: path "dentry",
+    vfsmount_root: vfsmount "mnt_root",
+    mount_mnt: mount "mnt",
+    mount_parent: mount "mnt_parent",
+    mount_mountpoint: mount "mnt_mountpoint",
+    dentry_parent: dentry "d_parent",
+    dentry_name: dentry "d_name.name",
+    files_fdt: files_struct "fdt",
+    fdt_max_fds: fdtable "max_fds",
+    fdt_fd: fdtable "fd",
+    file_inode: file "f_inode",
+    file_path: file "f_path",
+    file_private_data: file "private_data",
+    inode_ino: inode "i_ino",
+    inode_mode: inode "i_mode",
+    inode_rdev: inode "i_rdev",
+    inode_sb: inode "i_sb",
+    sb_dev: super_block "s_dev",
+    socket_sk: socket "sk",
+    socket_file: socket "file",
+    sock_socket: sock "sk_socket",
+    sock_err: sock "sk_err",
+    sock_protocol: sock "sk_protocol",
+    skc_family: sock_common "skc_family",
+    skc_num: sock_common "skc_num",
+    skc_dport: sock_common "skc_dport",
+    skc_daddr: sock_common "skc_daddr",
+    skc_rcv_saddr: sock_common "skc_rcv_saddr",
+    skc_v6_daddr: sock_common "skc_v6_daddr",
+    skc_v6_rcv_saddr: sock_common "skc_v6_rcv_saddr",
+    si_code: kernel_siginfo "si_code",
+}
+
+wire! {
+    /// How a system call's arguments stand in `pt_regs` on this processor, and the calls the dispatcher itself knows: the global
+    /// `PROCESSOR`.
+    pub struct Processor = 40 {
+        /// Offsets of the six arguments.
+        pub args: [u32; 6],
+        /// Offset of the number.
+        pub nr: u32,
+        /// Number of `execve`.
+        pub execve: u32,
+        /// Number of `execveat`.
+        pub execveat: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+    }
+}
+
+wire! {
+    /// What the user asked for: the global `SETTINGS`.
+    pub struct Settings = 16 {
+        /// Bytes kept of one call.
+        pub snaplen: u64,
+        /// Bytes of the vital ring; a reader is woken when it is half full.
+        pub vital_size: u32,
+        /// Bytes of the bulk ring.
+        pub bulk_size: u32,
+    }
+}

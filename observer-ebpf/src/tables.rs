@@ -1,0 +1,99 @@
+//! The maps: what is tracked, what is known of sockets, the two rings, and the space records are put together in.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+};
+use observer_ebpf::{Socket, Thread, kind};
+
+/// Tracked processes by thread group id: presence is what counts.
+#[map]
+pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Tracked threads by thread id.
+#[map]
+pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(65_536, 0);
+
+/// Sockets of tracked processes by inode. Least recently used go first: a closed socket leaves no trace to remove it by.
+#[map]
+pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Ports of known brokers, host order: connections to or from them are recorded from the first byte.
+#[map]
+pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(64, 0);
+
+/// Exec, exit, fork, connect: what a flood of the rest must not evict.
+#[map]
+pub static VITAL: RingBuf = RingBuf::with_byte_size(2 * 1024 * 1024, 0);
+
+/// Files, payload, output.
+#[map]
+pub static BULK: RingBuf = RingBuf::with_byte_size(8 * 1024 * 1024, 0);
+
+/// Failed reserves by kind.
+#[map]
+pub static LOST: PerCpuArray<[u64; kind::SLOTS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bytes of [`SCRATCH`]: the most a per-CPU value may have.
+pub const SCRATCH_LEN: usize = 32 * 1024;
+
+/// Where a record is put together before it is copied to a ring.
+#[map]
+pub static SCRATCH: PerCpuArray<[u8; SCRATCH_LEN]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The system call being handled on this CPU.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub now: u64,
+    pub enter_ns: u64,
+    pub nr: u32,
+    pub flags: u32,
+    /// State of [`crate::kernel::walk`].
+    pub walk: Walk,
+    /// Parameters of [`crate::stream`]'s piecewise copy, too many for a BPF call.
+    pub carry: Carry,
+}
+
+/// Where a walk up a path stands.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Walk {
+    pub pos: u64,
+    pub mount: u64,
+    pub dentry: u64,
+    pub root_mount: u64,
+    pub root_dentry: u64,
+    pub whole: u64,
+}
+
+/// What [`crate::stream`] copies, and [`crate::process`] for arguments.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Carry {
+    pub inode: u64,
+    pub offset: u64,
+    pub total: u64,
+    pub limit: u64,
+    pub done: u64,
+    pub base: u64,
+    pub left: u64,
+    pub iov: u64,
+    pub iov_count: u64,
+    pub next: u64,
+    pub fd: i32,
+    pub mode: u32,
+    pub kind: u32,
+    pub flags: u32,
+}
+
+#[map]
+pub static CALL: PerCpuArray<Call> = PerCpuArray::with_max_entries(1, 0);
+
+/// What runs when a system call is entered, by number.
+#[map]
+pub static ENTER: ProgramArray = ProgramArray::with_max_entries(512, 0);
+
+/// What runs when a system call returns, by number.
+#[map]
+pub static EXIT: ProgramArray = ProgramArray::with_max_entries(512, 0);

@@ -1,0 +1,260 @@
+//! Loading the programs and connecting them: which runs at which tracepoint, which at which system call. Knows aya and the object;
+//! nothing of what the records mean.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, ProgramArray, RingBuf},
+    programs::{Program, ProgramFd, RawTracePoint},
+};
+use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Settings, Thread, kind};
+use syscalls::Sysno;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::btf::Btf;
+use crate::source::SourceError;
+
+/// The object `cargo xtask ebpf` builds from `observer-ebpf`.
+#[repr(align(8))]
+struct Aligned<T: ?Sized>(T);
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("../../../bpf/observer.bpf.o"));
+
+/// Programs at tracepoints of their own; each has the name of its tracepoint.
+const TRACEPOINTS: &[&str] = &[
+    "sched_process_fork",
+    "sched_process_exec",
+    "sched_process_exit",
+    "signal_generate",
+    "signal_deliver",
+    "mark_victim",
+    "inet_sock_set_state",
+    // Last, so that no call is seen to return whose consequences would be missed.
+    "sys_exit",
+    "sys_enter",
+];
+
+/// Programs that run when a system call is entered. A call this processor does not have is passed over.
+const ON_ENTER: &[(&str, &[&str])] =
+    &[("exit_call", &["exit", "exit_group"]), ("connect_enter", &["connect"]), ("close", &["close"])];
+
+/// Programs that run when a system call returns.
+const ON_EXIT: &[(&str, &[&str])] = &[
+    ("file_path", &["open", "creat", "stat", "lstat", "access", "readlink", "chdir"]),
+    ("file_at_path", &["openat", "newfstatat", "statx", "faccessat", "faccessat2", "readlinkat"]),
+    ("file_openat2", &["openat2"]),
+    ("file_fd", &["fchdir", "getdents", "getdents64"]),
+    ("execve_failed", &["execve"]),
+    ("execveat_failed", &["execveat"]),
+    ("socket", &["socket"]),
+    ("socketpair", &["socketpair"]),
+    ("socket_address", &["connect", "bind"]),
+    ("listen", &["listen"]),
+    ("accept", &["accept", "accept4"]),
+    ("write", &["write", "sendto"]),
+    ("read_call", &["read"]),
+    ("recvfrom", &["recvfrom"]),
+    ("writev", &["writev"]),
+    ("readv", &["readv"]),
+    ("sendmsg", &["sendmsg"]),
+    ("recvmsg", &["recvmsg"]),
+    ("sendmmsg", &["sendmmsg"]),
+    ("recvmmsg", &["recvmmsg"]),
+    ("sendfile", &["sendfile"]),
+    ("splice", &["splice"]),
+];
+
+/// aya asks for a promise that any bytes are a value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Plain<T>(pub(super) T);
+// SAFETY: the ABI's types are `repr(C)`, integers only, without padding (`zerocopy::FromBytes` and `IntoBytes` are derived for them).
+unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> aya::Pod for Plain<T> {}
+
+/// What the machine has under a program's name, for `doctor`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ProgramFacts {
+    /// Its name.
+    pub name: String,
+    /// Instructions the verifier walked through.
+    pub verified_instructions: u32,
+    /// Times it ran, when the kernel counts (`kernel.bpf_stats_enabled`).
+    pub run_count: u64,
+    /// Nanoseconds it ran, likewise.
+    pub run_time_ns: u64,
+}
+
+/// The loaded object. Dropping it detaches everything.
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    /// Keep the tail-call tables alive: they empty when the last reference goes.
+    _tables: [ProgramArray<MapData>; 2],
+    pub(super) processes: BpfHashMap<MapData, u32, u32>,
+    pub(super) threads: BpfHashMap<MapData, u32, Plain<Thread>>,
+    pub(super) ports: BpfHashMap<MapData, u16, u8>,
+    pub(super) lost: PerCpuArray<MapData, [u64; kind::SLOTS]>,
+    pub(super) vital: RingBuf<MapData>,
+    pub(super) bulk: RingBuf<MapData>,
+}
+
+fn error(attempted: impl Into<String>, answer: impl std::fmt::Display, next: &str) -> SourceError {
+    SourceError { attempted: attempted.into(), answer: answer.to_string(), next: next.into() }
+}
+
+/// aya's errors hide the verifier's words in their sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+/// Offsets of the kernel fields, from the running kernel's BTF.
+fn kernel() -> Result<Kernel, SourceError> {
+    const PATH: &str = "/sys/kernel/btf/vmlinux";
+    let next = "the eBPF source needs a kernel built with CONFIG_DEBUG_INFO_BTF (`observer doctor`)";
+    let data = std::fs::read(PATH).map_err(|answer| error(format!("cannot read {PATH}"), answer, next))?;
+    let btf = Btf::parse(&data, KERNEL_FIELDS)
+        .ok_or_else(|| error(format!("cannot use {PATH}"), "not BTF of this machine's byte order", next))?;
+    let mut offsets = Vec::with_capacity(KERNEL_FIELDS.len());
+    for (owner, member) in KERNEL_FIELDS {
+        let offset = btf.offset(owner, member).ok_or_else(|| {
+            error(
+                format!("cannot find {owner}.{member} in {PATH}"),
+                "no such member",
+                "this kernel is unknown to this version",
+            )
+        })?;
+        offsets.push(offset);
+    }
+    Kernel::read_from_bytes(offsets.as_bytes()).map_err(|answer| error("cannot lay out kernel offsets", answer, ""))
+}
+
+/// `struct pt_regs` of x86-64 (`arch/x86/include/asm/ptrace.h`): rdi, rsi, rdx, r10, r8, r9, orig_rax.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: ([u32; 6], u32) = ([112, 104, 96, 56, 72, 64], 120);
+/// `struct pt_regs` of arm64 (`arch/arm64/include/asm/ptrace.h`): orig_x0, x1 to x5, syscallno.
+#[cfg(target_arch = "aarch64")]
+const REGISTERS: ([u32; 6], u32) = ([272, 8, 16, 24, 32, 40], 280);
+
+fn number(name: &str) -> Option<u32> {
+    name.parse::<Sysno>().ok().map(|sysno| sysno.id() as u32)
+}
+
+impl Programs {
+    /// Loads and attaches everything. Nothing is recorded until a process is entered in `processes`.
+    pub(super) fn load(snaplen: u64) -> Result<Self, SourceError> {
+        let kernel = Plain(kernel()?);
+        let processor = Plain(Processor {
+            args: REGISTERS.0,
+            nr: REGISTERS.1,
+            execve: number("execve").unwrap_or(u32::MAX),
+            execveat: number("execveat").unwrap_or(u32::MAX),
+            pad: 0,
+        });
+        let settings =
+            Plain(Settings { snaplen, vital_size: super::VITAL_SIZE, bulk_size: super::BULK_SIZE });
+        let next = "see `observer doctor`";
+        let mut ebpf = EbpfLoader::new()
+            // Offsets come from our own scan: a full parse of the kernel's types costs more than all the rest of the start.
+            .btf(None)
+            .override_global("KERNEL", &kernel, true)
+            .override_global("PROCESSOR", &processor, true)
+            .override_global("SETTINGS", &settings, true)
+            .map_max_entries("VITAL", super::VITAL_SIZE)
+            .map_max_entries("BULK", super::BULK_SIZE)
+            .load(&OBJECT.0)
+            .map_err(|answer| error("cannot load the eBPF object", chain(&answer), next))?;
+
+        for (name, program) in ebpf.programs_mut() {
+            let program: &mut RawTracePoint = program
+                .try_into()
+                .map_err(|answer| error(format!("cannot load eBPF program {name}"), chain(&answer), next))?;
+            program
+                .load()
+                .map_err(|answer| error(format!("cannot load eBPF program {name}"), chain(&answer), next))?;
+        }
+        let enter = Self::table(&mut ebpf, "ENTER", ON_ENTER)?;
+        let exit = Self::table(&mut ebpf, "EXIT", ON_EXIT)?;
+        for name in TRACEPOINTS {
+            let program: &mut RawTracePoint = ebpf
+                .program_mut(name)
+                .ok_or_else(|| error(format!("cannot find eBPF program {name}"), "not in the object", next))?
+                .try_into()
+                .map_err(|answer| error(format!("cannot attach eBPF program {name}"), chain(&answer), next))?;
+            program
+                .attach(name)
+                .map_err(|answer| error(format!("cannot attach to tracepoint {name}"), chain(&answer), next))?;
+        }
+        macro_rules! map {
+            ($name:literal) => {
+                ebpf.take_map($name)
+                    .ok_or_else(|| error(concat!("cannot find map ", $name), "not in the object", next))?
+                    .try_into()
+                    .map_err(|answer| error(concat!("cannot open map ", $name), chain(&answer), next))?
+            };
+        }
+        Ok(Self {
+            processes: map!("PROCESSES"),
+            threads: map!("THREADS"),
+            ports: map!("PORTS"),
+            lost: map!("LOST"),
+            vital: map!("VITAL"),
+            bulk: map!("BULK"),
+            _tables: [enter, exit],
+            ebpf,
+        })
+    }
+
+    fn table(
+        ebpf: &mut Ebpf,
+        name: &'static str,
+        rows: &[(&str, &[&str])],
+    ) -> Result<ProgramArray<MapData>, SourceError> {
+        let next = "see `observer doctor`";
+        let missing = |what: &str| error(format!("cannot find {what}"), "not in the eBPF object", next);
+        let mut table: ProgramArray<MapData> = ebpf
+            .take_map(name)
+            .ok_or_else(|| missing(name))?
+            .try_into()
+            .map_err(|answer| error(format!("cannot open map {name}"), chain(&answer), next))?;
+        for (program, calls) in rows {
+            let fd: ProgramFd = match ebpf.program(program) {
+                Some(Program::RawTracePoint(found)) => found
+                    .fd()
+                    .and_then(|fd| Ok(fd.try_clone()?))
+                    .map_err(|answer| error(format!("cannot use eBPF program {program}"), chain(&answer), next))?,
+                _ => return Err(missing(program)),
+            };
+            for nr in calls.iter().filter_map(|call| number(call)) {
+                table
+                    .set(nr, &fd, 0)
+                    .map_err(|answer| error(format!("cannot connect {program} to a call"), chain(&answer), next))?;
+            }
+        }
+        Ok(table)
+    }
+
+    /// Facts of every loaded program, by name.
+    pub(super) fn facts(&self) -> Vec<ProgramFacts> {
+        let mut facts = BTreeMap::new();
+        for (name, program) in self.ebpf.programs() {
+            if let Program::RawTracePoint(program) = program
+                && let Ok(info) = program.info()
+            {
+                let facts_of = ProgramFacts {
+                    name: name.to_owned(),
+                    verified_instructions: info.verified_instruction_count().unwrap_or(0),
+                    run_count: info.run_count(),
+                    run_time_ns: info.run_time().as_nanos() as u64,
+                };
+                facts.insert(name.to_owned(), facts_of);
+            }
+        }
+        facts.into_values().collect()
+    }
+}
