@@ -1,17 +1,329 @@
-//! The eBPF source.
+//! The eBPF source: what happens in a process tree, told by the kernel as it happens.
 #![expect(unsafe_code, reason = "aya asks for a promise about the types that cross into the kernel")]
 
 mod btf;
+mod decode;
 mod programs;
+mod rings;
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsRawFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use observer_ebpf::{Thread, kind};
+pub use programs::ProgramFacts;
+use programs::{Plain, Programs};
+use syscalls::Sysno;
+
+use super::{Description, Flow, Source, SourceError, proc};
+use crate::event::{Body, Event, Hop, Known, Origin, Pid, Tid};
 
 const VITAL_SIZE: u32 = 2 * 1024 * 1024;
 const BULK_SIZE: u32 = 8 * 1024 * 1024;
+/// How often threads are looked over for calls that do not return, and processes for being stopped.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const STUCK_NS: u64 = 1_000_000_000;
+/// The port a broker listens on unless told otherwise.
+const AMQP_PORT: u16 = 5672;
+/// Largest and default number of bytes kept of one call.
+pub const SNAPLEN_MAX: u64 = (observer_ebpf::CHUNK * observer_ebpf::DATA_CHUNKS) as u64;
 
-/// x
-pub fn check() -> Result<Vec<programs::ProgramFacts>, crate::source::SourceError> {
-    let t = std::time::Instant::now();
-    let p = programs::Programs::load(65536)?;
-    eprintln!("{:?}", t.elapsed());
-    Ok(p.facts())
+/// Records a process tree.
+pub struct Ebpf {
+    programs: Programs,
+    decoder: decode::Decoder,
+    pending: rings::Pending,
+    /// Events made here rather than in the kernel, for the next poll.
+    own: Vec<Event>,
+    lost: HashMap<(u32, usize), u64>,
+    looked: Instant,
+    stuck: HashMap<u32, u64>,
+    states: HashMap<u32, char>,
+    pipes: proc::PipeHolders,
+    ended: bool,
 }
-pub use programs::ProgramFacts;
+
+impl Ebpf {
+    /// Loads the programs. Nothing is recorded until [`Ebpf::follow`] or [`Ebpf::attach`].
+    ///
+    /// `ports` are those of known brokers: their connections are recorded whatever they speak. 5672 always is one.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program, lacks BTF, or we lack the right; the text says which.
+    pub fn load(snaplen: u64, ports: &[u16]) -> Result<Self, SourceError> {
+        let mut programs = Programs::load(snaplen.min(SNAPLEN_MAX))?;
+        for port in ports.iter().chain([&AMQP_PORT]) {
+            programs.ports.insert(port, 1, 0).map_err(|answer| SourceError {
+                attempted: format!("cannot enter broker port {port}"),
+                answer: answer.to_string(),
+                next: String::new(),
+            })?;
+        }
+        Ok(Self {
+            programs,
+            decoder: decode::Decoder::default(),
+            pending: rings::Pending::default(),
+            own: Vec::new(),
+            lost: HashMap::new(),
+            looked: Instant::now(),
+            stuck: HashMap::new(),
+            states: HashMap::new(),
+            pipes: proc::PipeHolders::default(),
+            ended: false,
+        })
+    }
+
+    /// What the kernel holds of our programs.
+    pub fn facts(&self) -> Vec<ProgramFacts> {
+        self.programs.facts()
+    }
+
+    /// Follows a process that is about to `execve` and all it will start. Until that call succeeds only its failures are recorded.
+    ///
+    /// # Errors
+    /// When the kernel's table is full.
+    pub fn follow(&mut self, pid: Pid) -> Result<(), SourceError> {
+        self.track(pid.0)?;
+        self.track_thread(pid.0, 1)
+    }
+
+    /// Takes a running process and its descendants. What they already are is read from `/proc`.
+    ///
+    /// A process is entered in the kernel's table before its children are listed: whatever it forks later is followed by the
+    /// kernel, whatever it forked before is in the list. So none is missed.
+    ///
+    /// # Errors
+    /// When the process is gone, or the kernel's table is full.
+    pub fn attach(&mut self, root: Pid) -> Result<Vec<Pid>, SourceError> {
+        let mut found = Vec::new();
+        let mut seen = HashSet::new();
+        let mut queue = vec![root.0];
+        while let Some(pid) = queue.pop() {
+            if !seen.insert(pid) {
+                continue;
+            }
+            self.track(pid)?;
+            let mut tids = HashSet::new();
+            loop {
+                let new: Vec<u32> = proc::threads(pid).into_iter().filter(|tid| tids.insert(*tid)).collect();
+                if new.is_empty() {
+                    break;
+                }
+                for tid in new {
+                    self.track_thread(tid, 0)?;
+                }
+            }
+            if tids.is_empty() {
+                let _ = self.programs.processes.remove(&pid);
+                if pid == root.0 {
+                    return Err(SourceError {
+                        attempted: format!("cannot attach to process {pid}"),
+                        answer: "no such process".into(),
+                        next: "find it with `pgrep -af dramatiq`".into(),
+                    });
+                }
+                continue;
+            }
+            self.own.extend(proc::past(pid, &mut self.pipes));
+            queue.extend(proc::children(pid));
+            found.push(Pid(pid));
+        }
+        // A child's past must not come before its parent's.
+        for child in found.iter().skip(1) {
+            if let Some(parent) = proc::parent(child.0) {
+                self.own.push(Event {
+                    at_ns: proc::monotonic_ns(),
+                    pid: Pid(parent),
+                    tid: Tid(parent),
+                    observed_from: Origin::Proc,
+                    body: Body::Fork { child: *child },
+                    bytes: Vec::new(),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn track(&mut self, pid: u32) -> Result<(), SourceError> {
+        self.programs.processes.insert(pid, 1, 0).map_err(|answer| full(pid, &answer))
+    }
+
+    fn track_thread(&mut self, tid: u32, armed: u32) -> Result<(), SourceError> {
+        // −2: it may be in a call already, and what that call returns is ours to record.
+        let thread = Thread { enter_ns: proc::monotonic_ns(), nr: -2, armed };
+        self.programs.threads.insert(tid, Plain(thread), 0).map_err(|answer| full(tid, &answer))
+    }
+
+    /// A last poll takes everything, however young; then the source has ended.
+    pub fn finish(&mut self, out: &mut Vec<Event>) {
+        self.ended = true;
+        while self.pending.drain(&mut self.programs.vital, usize::MAX) {}
+        while self.pending.drain(&mut self.programs.bulk, usize::MAX) {}
+        self.hand_out(u64::MAX, out);
+    }
+
+    fn hand_out(&mut self, until_ns: u64, out: &mut Vec<Event>) {
+        out.append(&mut self.own);
+        let decoder = &mut self.decoder;
+        self.pending.take(until_ns, |record| decoder.record(record, out));
+        decoder.give_up(until_ns, out);
+        let at_ns = proc::monotonic_ns();
+        for (what, count) in decoder.undecodable.drain() {
+            out.push(lost(at_ns, Hop::Decode, what, None, count));
+        }
+        self.count_losses(at_ns, out);
+    }
+
+    /// Losses since the last look, per processor and kind.
+    fn count_losses(&mut self, at_ns: u64, out: &mut Vec<Event>) {
+        let Ok(processors) = self.programs.lost.get(&0, 0) else { return };
+        for (cpu, counts) in processors.iter().enumerate() {
+            for (index, count) in counts.iter().enumerate().take(kind::COUNT) {
+                let before = self.lost.entry((cpu as u32, index)).or_default();
+                let new = count.saturating_sub(*before);
+                *before = *count;
+                if new > 0 {
+                    let table = index == usize::from(kind::TABLE);
+                    let hop = if table { Hop::KernelTable } else { Hop::Ring };
+                    out.push(lost(at_ns, hop, kind::NAMES[index], Some(cpu as u32), new));
+                }
+            }
+        }
+    }
+
+    /// Threads that sit in a call, processes that are stopped.
+    fn look_over(&mut self) {
+        let now = proc::monotonic_ns();
+        let mut stuck = HashMap::new();
+        for (tid, thread) in self.programs.threads.iter().flatten() {
+            let Plain(thread) = thread;
+            if thread.nr == -1 || thread.armed != 0 || now.saturating_sub(thread.enter_ns) < STUCK_NS {
+                continue;
+            }
+            stuck.insert(tid, thread.enter_ns);
+            if self.stuck.get(&tid) == Some(&thread.enter_ns) {
+                continue;
+            }
+            let (Some((nr, args)), Some(pid)) = (proc::current_call(tid), proc::process_of(tid)) else { continue };
+            if thread.nr >= 0 && nr != thread.nr as u32 {
+                continue;
+            }
+            let body = Body::Stuck {
+                syscall: Sysno::new(nr as usize).map_or_else(|| format!("syscall {nr}"), |sysno| sysno.name().into()),
+                since_ns: thread.enter_ns,
+                on: waits_on(tid, nr, &args),
+                args,
+            };
+            self.own.push(own_event(now, Pid(pid), Tid(tid), body));
+        }
+        self.stuck = stuck;
+        let mut states = HashMap::new();
+        for pid in self.programs.processes.keys().flatten() {
+            let Some(state) = proc::state(pid) else { continue };
+            let stopped = |state: char| matches!(state, 'T' | 't');
+            let before = self.states.get(&pid).copied().unwrap_or('R');
+            if stopped(state) != stopped(before) {
+                self.own.push(own_event(now, Pid(pid), Tid(pid), Body::State { state }));
+            }
+            states.insert(pid, state);
+        }
+        self.states = states;
+    }
+}
+
+fn own_event(at_ns: u64, pid: Pid, tid: Tid, body: Body) -> Event {
+    Event { at_ns, pid, tid, observed_from: Origin::Proc, body, bytes: Vec::new() }
+}
+
+fn lost(at_ns: u64, hop: Hop, what: &str, cpu: Option<u32>, count: u64) -> Event {
+    let body = Body::Lost { hop, what: what.to_owned(), cpu, count };
+    Event { at_ns, pid: Pid(0), tid: Tid(0), observed_from: Origin::Observer, body, bytes: Vec::new() }
+}
+
+fn full(id: u32, answer: &dyn std::error::Error) -> SourceError {
+    SourceError {
+        attempted: format!("cannot follow {id}"),
+        answer: answer.to_string(),
+        next: "the table of tracked processes may be full: attach to a smaller tree".into(),
+    }
+}
+
+/// What a call waits on, where its first argument is a descriptor.
+fn waits_on(tid: u32, nr: u32, args: &[u64; 6]) -> Known<String> {
+    use Sysno as S;
+    let on_fd = [
+        S::read,
+        S::write,
+        S::readv,
+        S::writev,
+        S::pread64,
+        S::pwrite64,
+        S::recvfrom,
+        S::recvmsg,
+        S::sendto,
+        S::sendmsg,
+        S::connect,
+        S::accept,
+        S::accept4,
+        S::epoll_wait,
+        S::epoll_pwait,
+        S::flock,
+        S::fsync,
+        S::fdatasync,
+        S::fcntl,
+        S::ioctl,
+        S::getdents64,
+    ];
+    match Sysno::new(nr as usize) {
+        Some(call) if on_fd.contains(&call) => match proc::fd_link(tid, args[0] as i32) {
+            Some(link) => Known::Is(link),
+            None => Known::unknown(),
+        },
+        _ => Known::none(),
+    }
+}
+
+impl Source for Ebpf {
+    fn describe(&self) -> Description {
+        Description {
+            name: "ebpf".into(),
+            unseen: vec![
+                "what goes through io_uring, shared memory or memory-mapped files".into(),
+                "what system calls do that are not about processes, files by name, sockets, pipes and output".into(),
+                "system calls of 32-bit programs".into(),
+                "addresses of sockets closed by dup2, dup3 or close_range (their TCP state is seen)".into(),
+                "content of encrypted connections".into(),
+            ],
+        }
+    }
+
+    fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<Flow, SourceError> {
+        if self.ended {
+            return Ok(Flow::End);
+        }
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        // SAFETY: the descriptors live as long as `self.programs`, which outlives this call.
+        let fds = unsafe {
+            [
+                BorrowedFd::borrow_raw(self.programs.vital.as_raw_fd()),
+                BorrowedFd::borrow_raw(self.programs.bulk.as_raw_fd()),
+            ]
+        };
+        let mut waiting = [PollFd::new(fds[0], PollFlags::POLLIN), PollFd::new(fds[1], PollFlags::POLLIN)];
+        // The kernel wakes us when a ring is half full; otherwise we come round by ourselves. An interrupted wait is no failure.
+        let _ = nix::poll::poll(&mut waiting, timeout);
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            self.look_over();
+        }
+        let until_ns = proc::monotonic_ns();
+        self.pending.drain(&mut self.programs.vital, usize::MAX);
+        let room = room.saturating_sub(self.pending.len());
+        self.pending.drain(&mut self.programs.bulk, room);
+        self.hand_out(until_ns, out);
+        Ok(Flow::More)
+    }
+}

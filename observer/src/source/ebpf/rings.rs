@@ -1,0 +1,63 @@
+//! The two rings as one stream in order of time. Knows records' headers, not what they mean.
+
+use aya::maps::{MapData, RingBuf};
+use observer_ebpf::Header;
+use zerocopy::FromBytes;
+
+/// A program takes its time stamp, then works, then sends: what is older than this when a drain begins has been sent.
+const SETTLE_NS: u64 = 2_000_000;
+/// Bytes copied from a ring in one go: bounds memory, and a vital record waits no longer than one such go of bulk.
+const GO_BYTES: usize = 2 * 1024 * 1024;
+
+/// Records copied out of the rings, waiting to be put in order.
+#[derive(Default)]
+pub(super) struct Pending {
+    bytes: Vec<u8>,
+    /// Time, start, length.
+    records: Vec<(u64, usize, usize)>,
+}
+
+impl Pending {
+    /// Copies what stands in `ring`, up to `most` records; `true` when something was left there.
+    pub(super) fn drain(&mut self, ring: &mut RingBuf<MapData>, most: usize) -> bool {
+        let start = self.bytes.len();
+        let mut taken = 0;
+        while taken < most && self.bytes.len() - start < GO_BYTES {
+            let Some(record) = ring.next() else { return false };
+            let at_ns = Header::read_from_prefix(&record).map_or(0, |(header, _)| header.at_ns);
+            self.records.push((at_ns, self.bytes.len(), record.len()));
+            self.bytes.extend_from_slice(&record);
+            taken += 1;
+        }
+        true
+    }
+
+    /// How many records wait.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Hands out, in order of time, everything that happened before `until_ns`; younger records stay for the next round, so that
+    /// two rings and several processors cannot put a child before its parent.
+    pub(super) fn take(&mut self, until_ns: u64, mut each: impl FnMut(&[u8])) {
+        let until_ns = until_ns.saturating_sub(SETTLE_NS);
+        // Stable: pieces of one program's arguments bear one time stamp.
+        self.records.sort_by_key(|(at_ns, ..)| *at_ns);
+        let ready = self.records.partition_point(|(at_ns, ..)| *at_ns < until_ns);
+        for (_, start, len) in &self.records[..ready] {
+            each(&self.bytes[*start..*start + *len]);
+        }
+        if ready == self.records.len() {
+            self.bytes.clear();
+            self.records.clear();
+            return;
+        }
+        let mut rest = Vec::new();
+        self.records.drain(..ready);
+        for (_, start, len) in &mut self.records {
+            let from = std::mem::replace(start, rest.len());
+            rest.extend_from_slice(&self.bytes[from..from + *len]);
+        }
+        self.bytes = rest;
+    }
+}
