@@ -193,7 +193,12 @@ mod tests {
         }
         let now = "2026-01-01T00:05:00Z".parse().unwrap();
         let text = table(&sessions, now, false).replace(&dir.path().display().to_string(), "DIR");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        NAME            STATE       STARTED    DURATION  EXIT     SIZE    COMMAND
+        minimal_worker  done        5 min ago  12.3 s    SIGTERM  44 KiB  python -m dramatiq minimal_worker\x1b[31m
+        foo             cut short   5 min ago  -         -        44 KiB  python -m dramatiq foo
+        old             unreadable  -          -         -        44 KiB  cannot read session DIR/old.sqlite: file is not a database; it was damaged or copied while it was being recorded (a session being recorded has a -wal file beside it that belongs to it)
+        ");
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Redactor {
         }
         for word in words.iter_mut() {
             self.learn(word);
-            self.text(word);
+            self.string(word, true, &self.all);
         }
     }
 
@@ -204,30 +204,28 @@ impl Redactor {
         }
         for variable in env {
             // The last one may be cut off, and then it has lost the `@` that tells a password.
-            if let Cow::Owned(clean) = self.clean(variable.as_bytes(), true, &self.strange) {
-                *variable = String::from_utf8_lossy(&clean).into_owned();
-            }
+            self.string(variable, true, &self.strange);
         }
     }
 
     fn address(&self, address: &mut Known<Address>) {
         if let Some(Address::Unix { path }) = address.get_mut() {
-            self.string(path, &self.strange);
+            self.string(path, false, &self.strange);
         }
     }
 
     fn path(&self, path: &mut Known<String>) {
         if let Some(path) = path.get_mut() {
-            self.string(path, &self.strange);
+            self.string(path, false, &self.strange);
         }
     }
 
     fn text(&self, text: &mut String) {
-        self.string(text, &self.all);
+        self.string(text, false, &self.all);
     }
 
-    fn string(&self, text: &mut String, literals: &Literals) {
-        if let Cow::Owned(clean) = self.clean(text.as_bytes(), false, literals) {
+    fn string(&self, text: &mut String, cut: bool, literals: &Literals) {
+        if let Cow::Owned(clean) = self.clean(text.as_bytes(), cut, literals) {
             *text = String::from_utf8_lossy(&clean).into_owned();
         }
     }
@@ -272,7 +270,7 @@ impl Redactor {
         if !secret::possible(text.as_bytes()) {
             return;
         }
-        for range in secret::ranges(text.as_bytes(), false) {
+        for range in secret::ranges(text.as_bytes(), true) {
             let (before, value) = (&text.as_bytes()[..range.start], &text.as_bytes()[range]);
             // `amqp://shop:shop@…`: a password equal to its user's name hides nothing, and would blank the name everywhere.
             if !before.strip_suffix(b":").is_some_and(|user| user.ends_with(value)) {
@@ -283,9 +281,9 @@ impl Redactor {
     }
 
     fn remember(&mut self, value: &[u8]) {
-        let everyday = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
+        let everyday = EVERYDAY.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(value));
         let room = value.len() >= SHORTEST_LITERAL && self.known.len() < MOST_LITERALS;
-        if !room || EVERYDAY.iter().any(|word| everyday(&word)) || !self.known.insert(value.to_owned()) {
+        if !room || everyday || !self.known.insert(value.to_owned()) {
             return;
         }
         if !value.iter().all(u8::is_ascii_alphabetic) {

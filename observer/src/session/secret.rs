@@ -127,11 +127,11 @@ fn password(text: &[u8], token: Range<usize>, web: bool, cut: bool) -> Option<Ra
     let url = &text[token.clone()];
     let authority = url.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(url.len());
     let colon = memchr(b':', &url[..authority]);
-    let digits = |range: &[u8]| range.iter().all(u8::is_ascii_digit);
+    let only_hosts = url[..authority].split(|byte| *byte == b',').all(is_host);
     let at = match memrchr(b'@', &url[..authority]) {
         Some(at) if web => Some(at),
         // `http://host:8080/@scope`: a port, not a password that begins with one.
-        None if web && colon.is_none_or(|colon| digits(&url[colon + 1..authority])) => None,
+        None if web && only_hosts => None,
         _ => memrchr(b'@', url),
     };
     let absolute = |range: Range<usize>| token.start + range.start..token.start + range.end;
@@ -139,11 +139,16 @@ fn password(text: &[u8], token: Range<usize>, web: bool, cut: bool) -> Option<Ra
         (Some(colon), Some(at)) if colon < at => Some(absolute(colon + 1..at)),
         // A bare token in the user's place, as code hosts have it.
         (None, Some(at)) if web && at >= 20 => Some(absolute(0..at)),
-        (Some(colon), None) if cut && !digits(&url[colon + 1..authority]) => {
-            Some(absolute(colon + 1..url.len()))
-        }
+        (Some(colon), None) if cut && !only_hosts => Some(absolute(colon + 1..url.len())),
         _ => None,
     }
+}
+
+/// `host`, `host:5672`, `[::1]:5672`.
+fn is_host(text: &[u8]) -> bool {
+    let bracket = if text.starts_with(b"[") { memchr(b']', text) } else { None };
+    let rest = &text[bracket.map_or(0, |at| at + 1)..];
+    memchr(b':', rest).is_none_or(|colon| rest[colon + 1..].iter().all(u8::is_ascii_digit))
 }
 
 /// `?password=…` and `&sslpassword=…` in queries, `password=…` in connection strings, `PASSWORD=…` among words.
@@ -345,7 +350,7 @@ mod tests {
             "://",
             "a://:@",
             "ssh://git@github.com",
-            "https://[::1]:8080/",
+            "https://[::1]:8080/@x",
         ] {
             assert_eq!(found(text), [""; 0], "{text}");
         }
@@ -354,9 +359,13 @@ mod tests {
     #[test]
     fn a_url_that_is_cut_off_may_have_lost_its_at_sign() {
         let text = b"amqp://user:hunt";
-        assert_eq!(ranges(text, true), [12..16]);
+        assert_eq!(ranges(text, true).first(), Some(&(12..16)));
         assert!(ranges(text, false).is_empty());
-        assert!(ranges(b"amqp://host:5672", true).is_empty(), "that is a port");
+        for hosts in
+            ["amqp://host:5672", "redis://[::1]:6379", "redis-sentinel://a:26379,b:26379/0", "http://[::1]/"]
+        {
+            assert!(ranges(hosts.as_bytes(), true).is_empty(), "{hosts}: those are ports");
+        }
         assert!(ranges(b"amqp://user:hunt more", true).is_empty(), "that one ended");
     }
 
