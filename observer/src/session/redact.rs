@@ -24,11 +24,11 @@ use crate::event::{Address, Body, Event, Exec, FdTarget, Known};
 
 const KEY_BYTES: usize = 32;
 
-/// Shorter literals stand in too many innocent places.
-const SHORTEST_LITERAL: usize = 6;
+/// Shorter literals stand in too many innocent places; longer ones are documents, and nobody prints them in one piece.
+const LITERAL_BYTES: std::ops::RangeInclusive<usize> = 6..=4096;
 
 /// Literals remembered: a program could hand us any number of variables that are named like secrets.
-const MOST_LITERALS: usize = 1024;
+const MOST_LITERALS: usize = 512;
 
 /// Passwords everybody knows. Looking for them everywhere would blank the names of programs and hosts, and protect nothing.
 const EVERYDAY: [&str; 12] = [
@@ -63,8 +63,11 @@ struct Literals {
 }
 
 impl Literals {
-    fn add(&mut self, literal: &[u8]) {
-        self.literals.push(literal.to_owned());
+    /// Makes the search for what was added since the last time.
+    fn build(&mut self) {
+        if self.search.as_ref().map_or(0, AhoCorasick::patterns_len) == self.literals.len() {
+            return;
+        }
         // Leftmost-longest: of two secrets one of which begins the other, the longer one is replaced whole. Should a search not be
         // buildable (it is far below every limit), the old one stays.
         let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.literals);
@@ -163,8 +166,11 @@ impl Redactor {
             }
             value_of_secret = next_is_value;
         }
-        for word in words.iter_mut() {
+        for word in words.iter() {
             self.learn(word);
+        }
+        self.build();
+        for word in words.iter_mut() {
             self.string(word, true, &self.all);
         }
     }
@@ -202,6 +208,7 @@ impl Redactor {
                 _ => self.learn(variable),
             }
         }
+        self.build();
         for variable in env {
             // The last one may be cut off, and then it has lost the `@` that tells a password.
             self.string(variable, true, &self.strange);
@@ -247,7 +254,7 @@ impl Redactor {
                 let start = range.start.max(done);
                 clean.extend_from_slice(&text[done..start]);
                 if range.start >= done {
-                    clean.extend_from_slice(self.mark(&text[range.clone()]).as_bytes());
+                    clean.extend_from_slice(self.placeholder(&text[range.clone()]).as_bytes());
                 }
                 done = range.end;
             }
@@ -262,7 +269,7 @@ impl Redactor {
             return value.to_owned();
         }
         self.remember(value.as_bytes());
-        self.mark(value.as_bytes())
+        self.placeholder(value.as_bytes())
     }
 
     /// Remembers the secrets that stand in a text.
@@ -282,17 +289,22 @@ impl Redactor {
 
     fn remember(&mut self, value: &[u8]) {
         let everyday = EVERYDAY.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(value));
-        let room = value.len() >= SHORTEST_LITERAL && self.known.len() < MOST_LITERALS;
+        let room = LITERAL_BYTES.contains(&value.len()) && self.known.len() < MOST_LITERALS;
         if !room || everyday || !self.known.insert(value.to_owned()) {
             return;
         }
         if !value.iter().all(u8::is_ascii_alphabetic) {
-            self.strange.add(value);
+            self.strange.literals.push(value.to_owned());
         }
-        self.all.add(value);
+        self.all.literals.push(value.to_owned());
     }
 
-    fn mark(&self, value: &[u8]) -> String {
+    fn build(&mut self) {
+        self.strange.build();
+        self.all.build();
+    }
+
+    fn placeholder(&self, value: &[u8]) -> String {
         // HMAC takes a key of any length.
         let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
             return "«redacted»".to_owned();
