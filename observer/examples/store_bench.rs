@@ -27,7 +27,7 @@ fn main() -> anyhow::Result<()> {
     }
     let begin = Instant::now();
     let trouble =
-        recorder.finish(&Ending { ended_ns: total, code: Some(0), signal: None, reason: "exited".into() });
+        recorder.finish(Ending { ended_ns: total, code: Some(0), signal: None, reason: "exited".into() });
     let finishing = begin.elapsed();
     let begin = Instant::now();
     let mut read = 0_u64;

@@ -174,7 +174,7 @@ mod tests {
         let (_scratch, dir) = testing::state_dir();
         let mut header = testing::header("20260101-000000-0001", "minimal_worker");
         header.command = ["python", "-m", "dramatiq", "minimal_worker\u{1b}[31m"].map(String::from).to_vec();
-        testing::record(&dir, header, vec![]).finish(&Ending {
+        testing::record(&dir, header, vec![]).finish(Ending {
             ended_ns: testing::STARTED_NS + 12_300_000_000,
             code: None,
             signal: Some(15),
@@ -210,7 +210,7 @@ mod tests {
             signal: None,
             reason: "exited".into(),
         };
-        testing::record(&dir, testing::header("a", "one"), vec![]).finish(&ending);
+        testing::record(&dir, testing::header("a", "one"), vec![]).finish(ending);
         std::fs::write(dir.path().join("b.sqlite"), "").unwrap();
         let text: Value = serde_json::from_str(&json_of(&dir.list().unwrap()).unwrap()).unwrap();
         assert_eq!(text["schema"], "observer.ls/1");

@@ -265,7 +265,7 @@ impl Redactor {
 
     /// A whole value that is a secret.
     fn replace(&mut self, value: &str) -> String {
-        if secret::already(value.as_bytes()) {
+        if secret::already(value.as_bytes()) || secret::names_file(value) {
             return value.to_owned();
         }
         self.remember(value.as_bytes());

@@ -9,10 +9,10 @@ use memchr::{memchr, memchr2_iter, memmem, memrchr};
 const INSIDE: [&str; 6] = ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "CREDENTIAL", "APIKEY"];
 /// Words that say it only as a whole (`SSH_AUTH`, but not `XAUTHORITY`; `DB_PASS`, but not `COMPASS`).
 const WHOLE: [&str; 8] = ["PASS", "PW", "AUTH", "AUTHORIZATION", "COOKIE", "COOKIES", "JWT", "BEARER"];
-/// What makes a `KEY` secret when it stands before it (`PRIVATE_KEY`, but not `PRIMARY_KEY` or `KEYBOARD`).
+/// What makes a `KEY` or `TOKENS` secret when it stands before it (`PRIVATE_KEY`, but not `PRIMARY_KEY`, `KEYBOARD` or `MAX_TOKENS`).
 const KEYS: [&str; 8] = ["API", "PRIVATE", "ACCESS", "SESSION", "SIGNING", "ENCRYPTION", "MASTER", "FERNET"];
 /// Last words that say the value is something *about* a secret: where it lies, how long it lives, whether to ask for it.
-const ABOUT: [&str; 25] = [
+const ABOUT: [&str; 27] = [
     "SOCK",
     "SOCKET",
     "FILE",
@@ -38,6 +38,8 @@ const ABOUT: [&str; 25] = [
     "ALGORITHM",
     "STDIN",
     "PROMPT",
+    "HELPER",
+    "DOMAIN",
 ];
 
 /// Whether a variable, option or query parameter of this name holds a secret.
@@ -47,14 +49,18 @@ pub(super) fn named(name: &str) -> bool {
     if words.first() == Some(&"NO") || words.last().is_some_and(|word| ABOUT.contains(word)) {
         return false;
     }
-    let key = |pair: &[&str]| matches!(pair, [what, "KEY" | "KEYS"] if KEYS.contains(what));
+    let key = |pair: &[&str]| matches!(pair, [what, "KEY" | "KEYS" | "TOKENS"] if KEYS.contains(what));
     words.windows(2).any(key)
         || words.iter().any(|word| {
-            WHOLE.contains(word)
-                || word.ends_with("TOKEN")
-                || word.ends_with("TOKENS")
-                || INSIDE.iter().any(|part| word.contains(part))
+            WHOLE.contains(word) || word.ends_with("TOKEN") || INSIDE.iter().any(|part| word.contains(part))
         })
+}
+
+/// Whether a value is where a secret lies, whatever its name says: `GOOGLE_APPLICATION_CREDENTIALS=/etc/key.json`.
+pub(super) fn names_file(value: &str) -> bool {
+    let path = value.starts_with(['/', '~']) || value.starts_with("./");
+    let ends = [".json", ".pem", ".key", ".crt", ".txt", ".toml", ".yaml", ".yml", ".conf", ".ini"];
+    path && ends.iter().any(|end| value.ends_with(end))
 }
 
 /// Whether `text` can hold anything that [`ranges`] finds: a quick look, for the many texts that do not.
@@ -169,7 +175,10 @@ fn parameters(text: &[u8], found: &mut Vec<Range<usize>>) {
             None => ends_word(*byte) || matches!(byte, b'&' | b'"' | b'\'' | b',' | b';' | b')'),
         };
         let end = rest.iter().position(ends).map_or(text.len(), |at| value + at);
-        found.push(value..end);
+        // Not text: then it is no path either.
+        if !std::str::from_utf8(&text[value..end]).is_ok_and(names_file) {
+            found.push(value..end);
+        }
     }
 }
 
@@ -297,6 +306,10 @@ mod tests {
             "PASSWORD_FILE",
             "DB_PASSWORD_PATH",
             "COMPASS",
+            "MAX_TOKENS",
+            "GIT_CREDENTIAL_HELPER",
+            "MAX_TOKENS",
+            "GIT_CREDENTIAL_HELPER",
             "AUTHOR",
             "SUDO_ASKPASS",
             "TOKEN_TTL",

@@ -107,7 +107,7 @@ fn a_full_disk_ends_the_storing_and_not_the_recording() {
         take_all();
         let given = 500 + fill(&mut recorder);
         take_all();
-        let trouble = recorder.finish(&ending()).unwrap();
+        let trouble = recorder.finish(ending()).unwrap();
         assert!(trouble.contains("full") && trouble.contains("only counted"), "{trouble}");
         let session = Session::open(&dir.find("one").unwrap()).unwrap();
         assert_eq!((session.state(), session.ending()), (State::Done, Some(ending())));
@@ -146,7 +146,7 @@ fn what_cannot_be_stored_is_counted_until_there_is_room() {
     let given = fill(&mut recorder);
     assert!(recorder.trouble().unwrap().contains("only counted"));
     recorder.limit_pages(10_000);
-    assert!(recorder.finish(&ending()).is_some());
+    assert!(recorder.finish(ending()).is_some());
     let session = Session::open(&dir.find("one").unwrap()).unwrap();
     assert_eq!(kept(&session).0 + lost(&session), given);
     assert_eq!(session.ending(), Some(ending()));
