@@ -6,6 +6,7 @@ pub mod amqp;
 pub mod capability;
 pub mod event;
 pub mod model;
+pub mod python;
 pub mod render;
 pub mod session;
 pub mod source;
