@@ -85,7 +85,9 @@ impl Connections {
     /// Whether both ends of a connection are in one process, as in the loopback pairs by which pika wakes its own event loop.
     pub fn is_own_loop(&self, connection: &Connection) -> bool {
         let listens = |end: &Known<Address>| match end.get() {
-            Some(Address::Inet { ip, port }) => ip.is_loopback() && self.listening.contains(&(connection.pid, *port)),
+            Some(Address::Inet { ip, port }) => {
+                ip.is_loopback() && self.listening.contains(&(connection.pid, *port))
+            }
             _ => false,
         };
         match connection.accepted {
@@ -178,7 +180,8 @@ impl Connections {
             self.next
         });
         if !self.all.contains_key(&key) && self.all.len() >= MAX_CONNECTIONS {
-            let oldest = self.all.iter().find(|(_, connection)| connection.is_over()).or(self.all.iter().next());
+            let oldest =
+                self.all.iter().find(|(_, connection)| connection.is_over()).or(self.all.iter().next());
             if let Some((&oldest, evicted)) = oldest {
                 if self.current.get(&evicted.socket) == Some(&oldest) {
                     self.current.remove(&evicted.socket);

@@ -62,13 +62,19 @@ pub struct Files {
 /// The path a file call was about: resolved when that is known, else as given.
 pub fn path_of(call: &FileCall) -> Option<&str> {
     let whole = |path: &'_ Option<&String>| path.is_some_and(|path| !path.is_empty());
-    Some(call.resolved.get()).filter(whole).or_else(|| Some(call.path.get()).filter(whole)).flatten().map(String::as_str)
+    Some(call.resolved.get())
+        .filter(whole)
+        .or_else(|| Some(call.path.get()).filter(whole))
+        .flatten()
+        .map(String::as_str)
 }
 
 /// The module file an event imported from: one opened for reading, with success.
 pub fn imported(body: &Body) -> Option<python::ModuleFile> {
     match body {
-        Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => python::module_file(path_of(call)?),
+        Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => {
+            python::module_file(path_of(call)?)
+        }
         _ => None,
     }
 }

@@ -1,10 +1,16 @@
 //! Folds events into what happened. Knows events only: it keeps sums and the few that stand out, never the events themselves.
 
 pub mod connection;
+
 pub mod files;
 pub mod output;
 pub mod process;
 pub mod trouble;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -223,10 +223,8 @@ impl Process {
             }
             Body::OomVictim => self.oom_victim_at_ns = Some(at_ns),
             Body::State { state: 'T' | 't' } => {
-                if self.stopped_since_ns.is_none() {
-                    self.stopped_since_ns = Some(at_ns);
-                    self.stops += 1;
-                }
+                self.stops += u64::from(self.stopped_since_ns.is_none());
+                self.stopped_since_ns.get_or_insert(at_ns);
             }
             Body::State { .. } => self.stopped_since_ns = None,
             _ => {}

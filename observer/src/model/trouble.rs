@@ -81,7 +81,8 @@ impl Troubles {
 
     /// Events that were lost, by hop and kind of record, most first.
     pub fn losses(&self) -> Vec<(Hop, &str, u64)> {
-        let mut losses: Vec<_> = self.losses.iter().map(|((hop, what), count)| (*hop, what.as_str(), *count)).collect();
+        let mut losses: Vec<_> =
+            self.losses.iter().map(|((hop, what), count)| (*hop, what.as_str(), *count)).collect();
         losses.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.1.cmp(b.1)));
         losses
     }
@@ -99,17 +100,17 @@ impl Troubles {
     pub(super) fn add(&mut self, event: &Event) {
         match &event.body {
             Body::Signal { signal, sender, .. } => self.signal(event, *signal, sender.get()),
-            Body::Stuck { syscall, since_ns, on, .. } => {
-                if self.stuck.len() < MAX_STUCK || self.stuck.contains_key(&event.tid) {
-                    let thread = StuckThread {
-                        pid: event.pid,
-                        tid: event.tid,
-                        syscall: syscall.clone(),
-                        since_ns: *since_ns,
-                        on: on.get().cloned(),
-                    };
-                    self.stuck.insert(event.tid, thread);
-                }
+            Body::Stuck { syscall, since_ns, on, .. }
+                if self.stuck.len() < MAX_STUCK || self.stuck.contains_key(&event.tid) =>
+            {
+                let thread = StuckThread {
+                    pid: event.pid,
+                    tid: event.tid,
+                    syscall: syscall.clone(),
+                    since_ns: *since_ns,
+                    on: on.get().cloned(),
+                };
+                self.stuck.insert(event.tid, thread);
             }
             Body::Unstuck { syscall, since_ns, .. } => {
                 self.stuck.remove(&event.tid);
@@ -124,9 +125,13 @@ impl Troubles {
                 self.stuck.remove(&event.tid);
             }
             Body::Exit { .. } => self.stuck.retain(|_, thread| thread.pid != event.pid),
-            Body::Lost { hop, what, count, .. } => *self.losses.entry((*hop, what.clone())).or_default() += count,
+            Body::Lost { hop, what, count, .. } => {
+                *self.losses.entry((*hop, what.clone())).or_default() += count
+            }
             Body::Note { level, text } => {
-                if let Some((_, _, count)) = self.notes.iter_mut().find(|note| note.0 == *level && note.1 == *text) {
+                if let Some((_, _, count)) =
+                    self.notes.iter_mut().find(|note| note.0 == *level && note.1 == *text)
+                {
                     *count += 1;
                 } else if self.notes.len() < MAX_NOTES {
                     self.notes.push((*level, text.clone(), 1));

@@ -107,7 +107,11 @@ mod tests {
             Some(("worker.py".into(), Owner::Own)),
             "a relative path"
         );
-        assert_eq!(owner_of("/app/plain.pyc"), Some(("/app/plain.pyc".into(), Owner::Own)), "a module without source");
+        assert_eq!(
+            owner_of("/app/plain.pyc"),
+            Some(("/app/plain.pyc".into(), Owner::Own)),
+            "a module without source"
+        );
     }
 
     #[test]
@@ -117,7 +121,10 @@ mod tests {
             ("/venv/lib/python3.12/site-packages/pika/__init__.py", package("pika")),
             ("/venv/lib/python3.12/site-packages/six.py", package("six")),
             ("/venv/lib/python3.12/site-packages/__pycache__/six.cpython-312.pyc", package("six")),
-            ("/venv/lib/python3.12/site-packages/_cffi_backend.cpython-312-x86_64-linux-gnu.so", package("_cffi_backend")),
+            (
+                "/venv/lib/python3.12/site-packages/_cffi_backend.cpython-312-x86_64-linux-gnu.so",
+                package("_cffi_backend"),
+            ),
             ("/usr/lib/python3/dist-packages/yaml/loader.py", package("yaml")),
             ("/usr/lib/python3.11/json/decoder.py", Owner::Stdlib),
             ("/usr/local/lib/python3.13t/lib-dynload/_ssl.cpython-313t-x86_64-linux-gnu.so", Owner::Stdlib),

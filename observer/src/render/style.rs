@@ -54,6 +54,13 @@ impl Line {
         self
     }
 
+    /// The same with bytes.
+    #[must_use]
+    pub fn with_bytes(mut self, style: Style, bytes: &[u8]) -> Self {
+        self.push_bytes(style, bytes);
+        self
+    }
+
     /// Appends text so that the line becomes at most `columns` wide, cutting it where it must.
     pub fn push_fit(&mut self, style: Style, text: impl AsRef<str>, columns: usize) -> &mut Self {
         let room = columns.saturating_sub(self.width());

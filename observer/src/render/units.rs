@@ -6,7 +6,8 @@ pub fn duration(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
         1_000..1_000_000 => format!("{} µs", ns / 1_000),
-        1_000_000..1_000_000_000 => format!("{}.{} ms", ns / 1_000_000, ns / 100_000 % 10),
+        1_000_000..100_000_000 => format!("{}.{} ms", ns / 1_000_000, ns / 100_000 % 10),
+        100_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
         1_000_000_000..60_000_000_000 => format!("{seconds}.{:02} s", ns / 10_000_000 % 100),
         60_000_000_000..3_600_000_000_000 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
@@ -75,7 +76,8 @@ pub fn parse_duration_ns(text: &str) -> Result<u64, String> {
     if whole.is_empty() || !digits(whole) || !digits(fraction) {
         return Err(wrong());
     }
-    let mut total = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(unit_ns)).ok_or_else(wrong)?;
+    let mut total =
+        whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(unit_ns)).ok_or_else(wrong)?;
     let mut place = unit_ns;
     for digit in fraction.bytes() {
         place /= 10;
@@ -94,6 +96,7 @@ mod tests {
             (0, "0 ns"),
             (12_345, "12 µs"),
             (3_456_789, "3.4 ms"),
+            (345_678_900, "345 ms"),
             (1_239_000_000, "1.23 s"),
             (200_000_000_000, "3 min 20 s"),
             (7_500_000_000_000, "2 h 5 min"),
