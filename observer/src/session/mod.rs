@@ -1,6 +1,18 @@
 //! The recording on disk: one SQLite file a session. Knows events, and nothing of where they came from or what they mean.
 
+mod error;
+mod invoker;
+mod mark;
+mod name;
+mod read;
+mod state_dir;
+
 use serde::{Deserialize, Serialize};
+
+pub use error::SessionError;
+pub use invoker::Invoker;
+pub use read::{Filter, Session};
+pub use state_dir::{Listed, StateDir, Summary};
 
 use crate::{capability::Capability, event::Pid, source::Description};
 
@@ -33,6 +45,34 @@ pub struct Header {
     pub sources: Vec<Description>,
     /// What the machine allowed.
     pub capabilities: Vec<Capability>,
+}
+
+/// The version of the file's schema, its `PRAGMA user_version`. Raised when an older observer could misread the file.
+pub(crate) const SCHEMA_VERSION: i64 = 1;
+
+/// SQLite's `application_id` of our files (`obsv`): tells them from other programs' databases.
+pub(crate) const APPLICATION_ID: i64 = 0x6f62_7376;
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Somebody is recording it now.
+    Recording,
+    /// It was ended.
+    Done,
+    /// Whoever recorded it was killed; all but the last 100 ms is there.
+    CutShort,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Recording => "recording",
+            Self::Done => "done",
+            Self::CutShort => "cut short",
+        })
+    }
 }
 
 /// How a session ended. A session without one was cut short (killed observer) or is still being recorded.

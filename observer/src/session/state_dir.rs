@@ -1,0 +1,290 @@
+//! The directory where one user's sessions lie: finds, lists, names and removes them. Knows files and headers, and no events.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
+    path::{Path, PathBuf},
+};
+
+use nix::libc::{O_DIRECTORY, O_NOFOLLOW};
+
+use super::{Ending, Header, Invoker, Session, SessionError, State, mark, name};
+
+/// How the names of session files end.
+pub(super) const EXTENSION: &str = "sqlite";
+
+/// Where one user's sessions are kept.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    owner: (u32, u32),
+}
+
+/// One session in the directory.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its id: the file's name.
+    pub id: String,
+    /// Space it takes, with what SQLite keeps beside it.
+    pub size_bytes: u64,
+    /// What it says of itself, or why that cannot be read.
+    pub summary: Result<Summary, SessionError>,
+    newest: (i128, u64),
+}
+
+/// What a session says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// What was known when it began.
+    pub header: Header,
+    /// How it ended, if it did.
+    pub ending: Option<Ending>,
+    /// How far it has come.
+    pub state: State,
+}
+
+impl Listed {
+    /// The name people use; the id when the session cannot be read.
+    pub fn name(&self) -> &str {
+        self.summary.as_ref().map_or(&self.id, |summary| &summary.header.name)
+    }
+
+    fn read(path: PathBuf) -> Option<Self> {
+        let id = path.file_stem()?.to_str()?.to_owned();
+        let metadata = path.symlink_metadata().ok().filter(|metadata| metadata.is_file())?;
+        let beside = beside(&path).into_iter().filter_map(|path| path.symlink_metadata().ok());
+        let size_bytes = metadata.len() + beside.map(|metadata| metadata.len()).sum::<u64>();
+        let summary = Session::open(&path).map(|session| Summary {
+            state: session.state(),
+            ending: session.ending(),
+            header: session.header().clone(),
+        });
+        let readable = summary.as_ref().ok().map(|summary| &summary.header);
+        let began = readable
+            .and_then(|header| header.started_at.parse::<jiff::Timestamp>().ok())
+            .map(jiff::Timestamp::as_nanosecond);
+        let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        let newest = (began.unwrap_or(modified), readable.map_or(0, |header| header.started_ns));
+        Some(Self { path, id, size_bytes, summary, newest })
+    }
+}
+
+impl StateDir {
+    /// Opens the directory, and creates it when it is not there: `explicit`, else `$XDG_STATE_HOME/observer`, else
+    /// `~/.local/state/observer` of the invoker.
+    ///
+    /// # Errors
+    /// When it cannot be created or is not a directory.
+    pub fn open(explicit: Option<&Path>, invoker: &Invoker) -> Result<Self, SessionError> {
+        let xdg = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let wanted = explicit.map_or_else(|| default_path(invoker, xdg.as_deref()), Path::to_owned);
+        let owner = (invoker.uid, invoker.gid);
+        let failed = |attempted| {
+            let path = wanted.clone();
+            let next = "choose another directory with --state-dir";
+            move |source| SessionError::Io { attempted, path, source, next }
+        };
+        create_dirs(&wanted, owner).map_err(failed("create state directory"))?;
+        // Links in the way here are the user's own; from now on, files are opened without following any.
+        let path = wanted.canonicalize().map_err(failed("open state directory"))?;
+        Ok(Self { path, owner })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// User and group that own what is created here.
+    pub(super) const fn owner(&self) -> (u32, u32) {
+        self.owner
+    }
+
+    /// The file of the session with this id.
+    pub(super) fn path_of(&self, id: &str) -> PathBuf {
+        self.path.join(format!("{id}.{EXTENSION}"))
+    }
+
+    /// All sessions, the newest first. One that cannot be read is among them, with the reason.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Listed>, SessionError> {
+        let failed = |source| SessionError::Io {
+            attempted: "list state directory",
+            path: self.path.clone(),
+            source,
+            next: "",
+        };
+        let mut sessions = Vec::new();
+        for entry in self.path.read_dir().map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                sessions.extend(Listed::read(path));
+            }
+        }
+        sessions.sort_by(|a, b| b.newest.cmp(&a.newest).then_with(|| b.id.cmp(&a.id)));
+        Ok(sessions)
+    }
+
+    /// The file of the session that `wanted` means: `@` for the newest, a name, an id or the beginning of one, or a path (with a
+    /// `/` in it). When a name was used more than once, the newest has it.
+    ///
+    /// # Errors
+    /// When there is none, with the names that look like it; when the beginning of an id fits several.
+    pub fn find(&self, wanted: &str) -> Result<PathBuf, SessionError> {
+        if wanted.contains('/') {
+            return Ok(PathBuf::from(wanted));
+        }
+        self.find_listed(wanted).map(|listed| listed.path)
+    }
+
+    /// As [`StateDir::find`], for sessions in this directory only.
+    ///
+    /// # Errors
+    /// As [`StateDir::find`].
+    pub fn find_listed(&self, wanted: &str) -> Result<Listed, SessionError> {
+        let mut sessions = self.list()?;
+        let newest = (wanted == "@").then_some(0).filter(|_| !sessions.is_empty());
+        let exact = || sessions.iter().position(|session| session.name() == wanted);
+        let by_id = || sessions.iter().position(|session| session.id == wanted);
+        if let Some(index) = newest.or_else(exact).or_else(by_id) {
+            return Ok(sessions.swap_remove(index));
+        }
+        let state_dir = self.path.clone();
+        if sessions.is_empty() && wanted == "@" {
+            return Err(SessionError::NoSessions { state_dir });
+        }
+        let begins = |session: &Listed| !wanted.is_empty() && session.id.starts_with(wanted);
+        let fits: Vec<usize> = (0..sessions.len()).filter(|index| begins(&sessions[*index])).collect();
+        match fits[..] {
+            [index] => Ok(sessions.swap_remove(index)),
+            [] => Err(SessionError::Unknown {
+                wanted: wanted.to_owned(),
+                state_dir,
+                near: near(wanted, &sessions),
+            }),
+            _ => Err(SessionError::Ambiguous {
+                wanted: wanted.to_owned(),
+                ids: fits.into_iter().map(|index| sessions[index].id.clone()).collect(),
+            }),
+        }
+    }
+
+    /// A name for a session of this command that no session here has: `minimal_worker`, `minimal_worker-2`, …
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn name_for(&self, command: &[String]) -> Result<String, SessionError> {
+        let sessions = self.list()?;
+        let free = |name: &String| !sessions.iter().any(|session| session.name() == *name);
+        let base = name::suggest(command);
+        let counted = (2_u32..).map(|count| format!("{base}-{count}"));
+        Ok(std::iter::once(base.clone()).chain(counted).find(free).unwrap_or(base))
+    }
+
+    /// Whether a new session may have the name that was asked for.
+    ///
+    /// # Errors
+    /// When it is not allowed, or a session has it already.
+    pub fn check_name(&self, wanted: &str) -> Result<(), SessionError> {
+        name::check(wanted)?;
+        match self.list()?.into_iter().find(|session| session.name() == wanted) {
+            Some(taken) => Err(SessionError::NameTaken { name: wanted.to_owned(), id: taken.id }),
+            None => Ok(()),
+        }
+    }
+
+    /// An id for a session that begins now: sorts by time, and two that begin in the same second differ.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new_id(&self) -> Result<String, SessionError> {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(|error| SessionError::Io {
+            attempted: "name a new session in",
+            path: self.path.clone(),
+            source: io::Error::other(error),
+            next: "",
+        })?;
+        let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
+        Ok(format!("{now}-{:04x}", u16::from_be_bytes(random)))
+    }
+
+    /// Removes a session and what lies beside it. One that is being recorded only with `force`: its recorder goes on writing into
+    /// files nobody can open any more.
+    ///
+    /// # Errors
+    /// When it is being recorded, or the system refuses.
+    pub fn remove(&self, session: &Listed, force: bool) -> Result<(), SessionError> {
+        if !force && mark::is_held(&session.path) {
+            return Err(SessionError::Recording { name: session.name().to_owned() });
+        }
+        // The session itself first: without it, the rest means nothing to anybody.
+        for path in std::iter::once(session.path.clone()).chain(beside(&session.path)) {
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(SessionError::Io { attempted: "remove", path, source, next: "" });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What SQLite and the recorder keep beside a session.
+fn beside(path: &Path) -> [PathBuf; 4] {
+    let with = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    [with("-wal"), with("-shm"), with("-journal"), mark::path_of(path)]
+}
+
+fn near(wanted: &str, sessions: &[Listed]) -> Vec<String> {
+    let mut scored: Vec<(f64, &str)> = sessions
+        .iter()
+        .map(|session| (strsim::jaro_winkler(wanted, session.name()), session.name()))
+        .filter(|(score, _)| *score > 0.75)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.dedup_by(|a, b| a.1 == b.1);
+    scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
+}
+
+fn default_path(invoker: &Invoker, xdg: Option<&Path>) -> PathBuf {
+    // Under sudo the variable may be root's own: then the sessions would end where the person does not look.
+    let theirs = |path: &Path| {
+        !invoker.through_sudo || path.metadata().is_ok_and(|metadata| metadata.uid() == invoker.uid)
+    };
+    match xdg.filter(|path| path.is_absolute() && theirs(path)) {
+        Some(path) => path.join("observer"),
+        None => invoker.home.join(".local/state/observer"),
+    }
+}
+
+/// Creates the directory and those above it that are missing, each for its owner alone.
+fn create_dirs(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_dirs(parent, (uid, gid))?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster; what they made is checked by whoever uses it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        result => result?,
+    }
+    if nix::unistd::geteuid().is_root() {
+        // Through a descriptor: the user may have put a link in the place of what we just made.
+        let made: File = OpenOptions::new().read(true).custom_flags(O_DIRECTORY | O_NOFOLLOW).open(path)?;
+        fchown(&made, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
