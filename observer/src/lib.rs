@@ -4,6 +4,7 @@
 
 pub mod amqp;
 pub mod capability;
+pub mod cli;
 pub mod event;
 pub mod model;
 pub mod python;
