@@ -5,14 +5,19 @@ mod invoker;
 mod mark;
 mod name;
 mod read;
+mod redact;
+mod secret;
 mod state_dir;
+mod write;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::SessionError;
 pub use invoker::Invoker;
 pub use read::{Filter, Session};
+pub use redact::Redactor;
 pub use state_dir::{Listed, StateDir, Summary};
+pub use write::{DataFilter, Recorder};
 
 use crate::{capability::Capability, event::Pid, source::Description};
 

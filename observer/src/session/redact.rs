@@ -1,0 +1,350 @@
+//! Replaces secrets in events by a keyed hash, before anything reaches the disk. Knows events and strings; protocols that carry secrets
+//! in frames have a filter of their own.
+//!
+//! Limits: a secret that a program writes in two calls is not put together again (a URL cut off at the end of a call is blanked
+//! from its password on), and a secret nobody named as one is not recognised. A literal that was seen as a secret is looked for afterwards
+//! in everything that is recorded, when it is at least six characters long; one of letters only may be an ordinary word (`shopdev`), so
+//! it is looked for in arguments, output and messages, but not in paths and environment variables, where replacing it would hide which
+//! files and variables the program saw.
+
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    io::{self, Read, Write},
+    ops::Range,
+    path::Path,
+};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::{SessionError, StateDir, mark, secret};
+use crate::event::{Address, Body, Event, Exec, FdTarget, Known};
+
+const KEY_BYTES: usize = 32;
+
+/// Shorter literals stand in too many innocent places.
+const SHORTEST_LITERAL: usize = 6;
+
+/// Literals remembered: a program could hand us any number of variables that are named like secrets.
+const MOST_LITERALS: usize = 1024;
+
+/// Passwords everybody knows. Looking for them everywhere would blank the names of programs and hosts, and protect nothing.
+const EVERYDAY: [&str; 12] = [
+    "dramatiq", "rabbitmq", "localhost", "postgres", "python", "password", "secret", "changeme", "default", "worker", "broker",
+    "development",
+];
+
+/// Replaces secrets by `«redacted:3f9a»`: the same mark for the same secret within one state directory.
+pub struct Redactor {
+    key: [u8; KEY_BYTES],
+    known: HashSet<Vec<u8>>,
+    /// For paths and variables: literals that cannot be ordinary words.
+    strange: Literals,
+    /// For arguments, output and messages: all literals.
+    all: Literals,
+}
+
+#[derive(Default)]
+struct Literals {
+    literals: Vec<Vec<u8>>,
+    search: Option<AhoCorasick>,
+}
+
+impl Literals {
+    fn add(&mut self, literal: &[u8]) {
+        self.literals.push(literal.to_owned());
+        // Leftmost-longest: of two secrets one of which begins the other, the longer one is replaced whole. Should a search not be
+        // buildable (it is far below every limit), the old one stays.
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.literals);
+        if let Ok(search) = built {
+            self.search = Some(search);
+        }
+    }
+
+    fn ranges(&self, text: &[u8]) -> Vec<Range<usize>> {
+        self.search.iter().flat_map(|search| search.find_iter(text)).map(|found| found.range()).collect()
+    }
+}
+
+impl Redactor {
+    /// The redactor of a state directory; makes the directory's key when it has none.
+    ///
+    /// # Errors
+    /// When the key can neither be read nor made.
+    pub fn open(dir: &StateDir) -> Result<Self, SessionError> {
+        let path = dir.path().join("key");
+        key(&path, dir.owner()).map(Self::with_key).map_err(|source| SessionError::Io {
+            attempted: "read or make the redaction key",
+            path,
+            source,
+            next: "it must be a file of 32 bytes that you own; remove it to have a new one made",
+        })
+    }
+
+    /// A redactor with a given key.
+    pub fn with_key(key: [u8; KEY_BYTES]) -> Self {
+        Self { key, known: HashSet::new(), strange: Literals::default(), all: Literals::default() }
+    }
+
+    /// Replaces the secrets in an event, and remembers them.
+    pub fn redact_event(&mut self, event: &mut Event) {
+        match &mut event.body {
+            Body::Exec(exec) => self.exec(exec),
+            Body::ExecFailed { path, .. } => self.path(path),
+            Body::Signal { sender, .. } => {
+                if let Some(sender) = sender.get_mut() {
+                    self.text(&mut sender.name);
+                    if let Some(cmdline) = sender.cmdline.get_mut() {
+                        let mut words: Vec<String> = cmdline.split(' ').map(str::to_owned).collect();
+                        self.redact_command(&mut words);
+                        *cmdline = words.join(" ");
+                    }
+                }
+            }
+            Body::Open(call)
+            | Body::Stat(call)
+            | Body::Access(call)
+            | Body::Readlink(call)
+            | Body::Scan(call)
+            | Body::Chdir(call) => {
+                self.path(&mut call.path);
+                self.path(&mut call.resolved);
+            }
+            Body::Connect { peer, local, .. }
+            | Body::Connected { peer, local, .. }
+            | Body::Accept { peer, local, .. }
+            | Body::Disconnect { peer, local, .. } => {
+                self.address(peer);
+                self.address(local);
+            }
+            Body::Bind { address, .. } | Body::Listen { address, .. } => self.address(address),
+            Body::Stuck { on, .. } => self.path(on),
+            Body::Note { text, .. } => self.text(text),
+            Body::Output { .. } => {
+                if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
+                    event.bytes = clean;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Replaces the secrets in the words of a command, and remembers them.
+    pub fn redact_command(&mut self, words: &mut [String]) {
+        let mut value_of_secret = false;
+        for word in words.iter_mut() {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (word.as_str(), None),
+            };
+            let option = name.strip_prefix("--");
+            // `--password=x`, and `PASSWORD=x` as `env` takes it. A blank: that is text (`-c 'password = x'`), not a name.
+            let secret = !name.contains(char::is_whitespace) && secret::named(option.unwrap_or(name));
+            let next_is_value = option.is_some() && secret && value.is_none();
+            let replaced = match value {
+                _ if value_of_secret && option.is_none() => Some(self.replace(word)),
+                Some(value) if secret => Some(format!("{name}={}", self.replace(value))),
+                _ => None,
+            };
+            if let Some(replaced) = replaced {
+                *word = replaced;
+            }
+            value_of_secret = next_is_value;
+        }
+        for word in words.iter_mut() {
+            self.learn(word);
+            self.text(word);
+        }
+    }
+
+    fn exec(&mut self, exec: &mut Exec) {
+        // The environment first: what it calls secret may stand in the arguments.
+        if let Some(env) = exec.env.get_mut() {
+            self.environment(env);
+        }
+        if let Some(argv) = exec.argv.get_mut() {
+            self.redact_command(argv);
+        }
+        self.path(&mut exec.path);
+        self.path(&mut exec.cwd);
+        self.path(&mut exec.tty);
+        if let Some(exe) = exec.exe.get_mut() {
+            self.path(&mut exe.path);
+        }
+        for target in exec.stdio.iter_mut().filter_map(Known::get_mut) {
+            let FdTarget { path, other_end, .. } = target;
+            self.path(path);
+            for holder in other_end.get_mut().into_iter().flatten() {
+                self.text(&mut holder.name);
+            }
+        }
+    }
+
+    fn environment(&mut self, env: &mut [String]) {
+        for variable in env.iter_mut() {
+            match variable.split_once('=') {
+                Some((name, value)) if secret::named(name) => {
+                    let replaced = self.replace(value);
+                    *variable = format!("{name}={replaced}");
+                }
+                _ => self.learn(variable),
+            }
+        }
+        for variable in env {
+            // The last one may be cut off, and then it has lost the `@` that tells a password.
+            if let Cow::Owned(clean) = self.clean(variable.as_bytes(), true, &self.strange) {
+                *variable = String::from_utf8_lossy(&clean).into_owned();
+            }
+        }
+    }
+
+    fn address(&self, address: &mut Known<Address>) {
+        if let Some(Address::Unix { path }) = address.get_mut() {
+            self.string(path, &self.strange);
+        }
+    }
+
+    fn path(&self, path: &mut Known<String>) {
+        if let Some(path) = path.get_mut() {
+            self.string(path, &self.strange);
+        }
+    }
+
+    fn text(&self, text: &mut String) {
+        self.string(text, &self.all);
+    }
+
+    fn string(&self, text: &mut String, literals: &Literals) {
+        if let Cow::Owned(clean) = self.clean(text.as_bytes(), false, literals) {
+            *text = String::from_utf8_lossy(&clean).into_owned();
+        }
+    }
+
+    /// Borrowed when there is nothing to replace.
+    fn clean<'a>(&self, text: &'a [u8], cut: bool, literals: &Literals) -> Cow<'a, [u8]> {
+        let known = literals.ranges(text);
+        let mut found = if secret::possible(text) { secret::ranges(text, cut) } else { Vec::new() };
+        if known.is_empty() && found.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        found.extend(known);
+        found.sort_by_key(|range| (range.start, std::cmp::Reverse(range.end)));
+        let mut clean = Vec::with_capacity(text.len() + 16 * found.len());
+        let mut done = 0;
+        for range in found {
+            // Where two overlap, what is left of the second goes too.
+            if range.end > done {
+                let start = range.start.max(done);
+                clean.extend_from_slice(&text[done..start]);
+                if range.start >= done {
+                    clean.extend_from_slice(self.mark(&text[range.clone()]).as_bytes());
+                }
+                done = range.end;
+            }
+        }
+        clean.extend_from_slice(&text[done..]);
+        Cow::Owned(clean)
+    }
+
+    /// A whole value that is a secret.
+    fn replace(&mut self, value: &str) -> String {
+        if secret::already(value.as_bytes()) {
+            return value.to_owned();
+        }
+        self.remember(value.as_bytes());
+        self.mark(value.as_bytes())
+    }
+
+    /// Remembers the secrets that stand in a text.
+    fn learn(&mut self, text: &str) {
+        if !secret::possible(text.as_bytes()) {
+            return;
+        }
+        for range in secret::ranges(text.as_bytes(), false) {
+            let (before, value) = (&text.as_bytes()[..range.start], &text.as_bytes()[range]);
+            // `amqp://shop:shop@…`: a password equal to its user's name hides nothing, and would blank the name everywhere.
+            if !before.strip_suffix(b":").is_some_and(|user| user.ends_with(value)) {
+                self.remember(value);
+                self.remember(&unescaped(value));
+            }
+        }
+    }
+
+    fn remember(&mut self, value: &[u8]) {
+        let everyday = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
+        let room = value.len() >= SHORTEST_LITERAL && self.known.len() < MOST_LITERALS;
+        if !room || EVERYDAY.iter().any(|word| everyday(&word)) || !self.known.insert(value.to_owned()) {
+            return;
+        }
+        if !value.iter().all(u8::is_ascii_alphabetic) {
+            self.strange.add(value);
+        }
+        self.all.add(value);
+    }
+
+    fn mark(&self, value: &[u8]) -> String {
+        // HMAC takes a key of any length.
+        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
+            return "«redacted»".to_owned();
+        };
+        hmac.update(value);
+        let hash = hmac.finalize().into_bytes();
+        format!("«redacted:{:02x}{:02x}»", hash[0], hash[1])
+    }
+}
+
+/// With `%23` as `#`: how the program itself knows a password that was escaped in a URL.
+fn unescaped(value: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut plain = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = if *first == b'%' { digit(tail.first()).zip(digit(tail.get(1))) } else { None };
+        rest = match escaped {
+            Some((high, low)) => {
+                plain.push((high * 16 + low) as u8);
+                &tail[2..]
+            }
+            None => {
+                plain.push(*first);
+                tail
+            }
+        };
+    }
+    plain
+}
+
+/// Reads the key, or makes one. Written aside and linked into place, so that of two that come at once both use the same, and nobody ever
+/// reads half of one.
+fn key(path: &Path, owner: (u32, u32)) -> io::Result<[u8; KEY_BYTES]> {
+    match read_key(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result,
+    }
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    let aside = path.with_extension(format!("{:016x}", u64::from_ne_bytes(nonce)));
+    let made = mark::create_new(&aside, owner).and_then(|mut file| {
+        file.write_all(&key)?;
+        std::fs::hard_link(&aside, path)
+    });
+    // Not there when it could not be made: the error that counts is that one.
+    drop(std::fs::remove_file(&aside));
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read_key(path),
+    }
+}
+
+fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
+    let mut key = [0; KEY_BYTES];
+    file.read_exact(&mut key)?;
+    Ok(key)
+}
