@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
@@ -110,8 +110,7 @@ pub fn json(args: &Args, session: &Session, out: &mut impl Write) -> anyhow::Res
     }
     let header = session.header();
     write!(out, r#"{{"schema":"observer.show/1","session":"#)?;
-    serde_json::to_writer(&mut *out, &Described { header, ending: session.ending() })
-        .context("cannot write the session")?;
+    write_json(out, "", &Described { header, ending: session.ending() })?;
     write!(out, r#","events":["#)?;
     let mut written = 0;
     let mut result = Ok(());
@@ -145,13 +144,15 @@ struct Timeline<'a, W> {
     header: &'a Header,
     out: &'a mut W,
     shown: u64,
+    /// There was more than the limit.
+    cut: bool,
     left_out: BTreeMap<&'static str, u64>,
     result: io::Result<()>,
 }
 
 impl<'a, W: Write> Timeline<'a, W> {
     const fn new(args: &'a Args, header: &'a Header, out: &'a mut W) -> Self {
-        Self { args, header, out, shown: 0, left_out: BTreeMap::new(), result: Ok(()) }
+        Self { args, header, out, shown: 0, cut: false, left_out: BTreeMap::new(), result: Ok(()) }
     }
 
     fn take(&mut self, _id: u64, event: &Event) -> ControlFlow<()> {
@@ -159,16 +160,13 @@ impl<'a, W: Write> Timeline<'a, W> {
             *self.left_out.entry(event.body.kind()).or_default() += 1;
             return ControlFlow::Continue(());
         }
-        if self.reached_limit() {
+        if self.args.limit.is_some_and(|limit| self.shown >= limit) {
+            self.cut = true;
             return ControlFlow::Break(());
         }
         self.shown += 1;
         self.result = self.write(event);
         if self.result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    }
-
-    fn reached_limit(&self) -> bool {
-        self.args.limit.is_some_and(|limit| self.shown >= limit)
     }
 
     fn write(&mut self, event: &Event) -> io::Result<()> {
@@ -183,7 +181,6 @@ impl<'a, W: Write> Timeline<'a, W> {
 
     /// Says what is not there, and how to see it.
     fn finish(self, not_understood: u64) -> io::Result<()> {
-        let limited = self.reached_limit();
         self.result?;
         let mut say = |style, text: String| Line::new().with(style, text).write(self.out, None);
         if self.shown == 0 && self.left_out.is_empty() {
@@ -196,7 +193,7 @@ impl<'a, W: Write> Timeline<'a, W> {
             let counts = counts.join(", ");
             say(DIM, format!("left out, file look-ups: {counts}; with them: observer show {name} --all"))?;
         }
-        if limited {
+        if self.cut {
             say(DIM, format!("stopped after {} (--limit)", units::counted(self.shown, "event")))?;
         }
         if not_understood > 0 {
@@ -216,3 +213,6 @@ fn is_search(body: &Body) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
