@@ -9,7 +9,13 @@ use crate::event::{Address, Body, Direction, Disconnect, Event, Known, Pid, Sock
 const MAX_CONNECTIONS: usize = 10_000;
 /// Loopback ports remembered, listening and dialled each, to tell connections of a process with itself.
 const MAX_PORTS: usize = 10_000;
+/// Datagram sockets remembered, until their number is used again.
+const MAX_DATAGRAM: usize = 10_000;
+const SOCK_DGRAM: u32 = 2;
+/// Answers of `connect` that settle nothing: still trying (first or again), and already connected.
 const EINPROGRESS: i32 = 115;
+const EALREADY: i32 = 114;
+const EISCONN: i32 = 106;
 
 /// One connection, made or tried.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,12 +30,15 @@ pub struct Connection {
     pub local: Known<Address>,
     /// Whether it was accepted; otherwise this process tried to connect. `None`: it was there before us.
     pub accepted: Option<bool>,
+    /// Whether it is a datagram socket: its `connect` reaches nobody. `getaddrinfo` makes such ones to sort addresses (RFC 6724).
+    pub is_datagram: bool,
     /// When it was tried, accepted or first seen.
     pub at_ns: u64,
     /// What came of it: 0 when established, else the error number; `None` while not decided.
     pub result: Option<i32>,
     /// From the call of `connect` to its result.
     pub established_after_ns: Option<u64>,
+    settled_at_ns: u64,
     /// Bytes the process wrote, as far as its data were recorded.
     pub sent_bytes: u64,
     /// Bytes the process read, as far as its data were recorded.
@@ -71,6 +80,7 @@ pub struct Connections {
     current: HashMap<SocketId, u64>,
     listening: HashSet<(Pid, u16)>,
     dialled: HashSet<(Pid, Address)>,
+    datagram: HashSet<SocketId>,
     next: u64,
     /// Connections that were not kept because there were too many.
     pub left_out: u64,
@@ -108,19 +118,23 @@ impl Connections {
                 {
                     self.dialled.insert((event.pid, end.clone()));
                 }
-                let connection = self.attempt(*socket, event);
+                let is_datagram = self.datagram.contains(socket);
+                let connection = self.attempt(*socket, event, *duration_ns);
+                connection.is_datagram = is_datagram;
+                // What was heard first may have been the kernel's timer or an interrupt, in any process.
+                connection.pid = event.pid;
                 connection.accepted = Some(false);
                 learn(&mut connection.peer, peer);
                 learn(&mut connection.local, local);
-                if *errno != EINPROGRESS {
-                    connection.settle(*errno, *duration_ns);
+                if !matches!(*errno, EINPROGRESS | EALREADY | EISCONN) {
+                    connection.settle(event.at_ns, *errno, *duration_ns);
                 }
             }
             Body::Connected { socket, peer, local, errno, duration_ns } => {
                 let connection = self.entry(*socket, event);
                 learn(&mut connection.peer, peer);
                 learn(&mut connection.local, local);
-                connection.settle(*errno, *duration_ns);
+                connection.settle(event.at_ns, *errno, *duration_ns);
             }
             Body::Accept { socket, peer, local, .. } => {
                 self.current.remove(socket);
@@ -139,8 +153,12 @@ impl Connections {
                 }
             }
             // A socket just made is no connection yet, and its number may have been another's before.
-            Body::Socket { socket, .. } => {
+            Body::Socket { socket, socket_type, .. } => {
                 self.current.remove(socket);
+                self.datagram.remove(socket);
+                if *socket_type == SOCK_DGRAM && self.datagram.len() < MAX_DATAGRAM {
+                    self.datagram.insert(*socket);
+                }
             }
             Body::Close { socket, .. } => {
                 // Other processes may hold the same socket since a fork: only its own process's closing ends it.
@@ -166,9 +184,15 @@ impl Connections {
         self.all.get_mut(key)
     }
 
-    /// The connection a `connect` belongs to: a new one, unless the last one on this socket is still undecided.
-    fn attempt(&mut self, socket: SocketId, event: &Event) -> &mut Connection {
-        if self.known(socket).is_some_and(|connection| connection.result.is_some()) {
+    /// The connection that a call of `connect`, returning now, belongs to: a new one when the last one on this socket was settled
+    /// before the call. On the loopback it is settled within the call, and heard of first.
+    fn attempt(&mut self, socket: SocketId, event: &Event, duration_ns: u64) -> &mut Connection {
+        let Body::Connect { errno, .. } = event.body else { return self.entry(socket, event) };
+        let called_ns = event.at_ns.saturating_sub(duration_ns);
+        let settled_before = |last: &mut Connection| {
+            last.result.is_some() && last.settled_at_ns < called_ns && errno != EISCONN
+        };
+        if self.known(socket).is_some_and(settled_before) {
             self.current.remove(&socket);
         }
         self.entry(socket, event)
@@ -197,8 +221,10 @@ impl Connections {
             local: Known::unknown(),
             accepted: None,
             at_ns: event.at_ns,
+            is_datagram: false,
             result: None,
             established_after_ns: None,
+            settled_at_ns: 0,
             sent_bytes: 0,
             received_bytes: 0,
             has_data: false,
@@ -211,7 +237,8 @@ impl Connections {
 }
 
 impl Connection {
-    fn settle(&mut self, errno: i32, duration_ns: u64) {
+    fn settle(&mut self, at_ns: u64, errno: i32, duration_ns: u64) {
+        self.settled_at_ns = at_ns;
         self.result = Some(errno);
         self.established_after_ns = Some(duration_ns);
     }

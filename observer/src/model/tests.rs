@@ -101,8 +101,38 @@ fn both_ends_of_a_wakeup_pair_are_a_loop_and_nothing_else_is() {
 
 #[test]
 fn one_socket_may_try_more_than_once() {
-    let model = fold(&[connect(1, 60, 5672, 111), connect(2, 60, 5673, 0)]);
+    let model = fold(&[connect(1_000, 60, 5672, 111), connect(2_000, 60, 5673, 0)]);
     assert_eq!(model.connections.iter().count(), 2);
+}
+
+#[test]
+fn an_attempt_settled_before_its_call_returns_is_one_attempt() {
+    for errno in [0, 111] {
+        let socket = SocketId(60);
+        let (peer, local) = (inet(5672), inet(51_000));
+        // An interrupt's, in a process that has nothing to do with it.
+        let settled = at(990, 1, 1, Body::Connected { socket, peer, local, errno, duration_ns: 70_000 });
+        let model = fold(&[settled, connect(1_000, 60, 5672, if errno == 0 { 115 } else { errno })]);
+        let all: Vec<_> = model.connections.iter().collect();
+        assert_eq!(all.len(), 1);
+        assert_eq!((all[0].pid, all[0].result), (Pid(WORKER), Some(errno)));
+    }
+}
+
+#[test]
+fn asking_again_for_the_result_is_no_attempt() {
+    let model = fold(&[connect(1_000, 60, 5672, 0), connect(9_000, 60, 5672, 106)]);
+    assert_eq!(model.connections.iter().map(|connection| connection.result).collect::<Vec<_>>(), [Some(0)]);
+}
+
+#[test]
+fn a_datagram_socket_reaches_nobody() {
+    let socket = SocketId(60);
+    let made =
+        at(1, WORKER, WORKER, Body::Socket { socket, fd: Fd(9), family: 2, socket_type: 2, protocol: 17 });
+    assert!(
+        fold(&[made, connect(100, 60, 5672, 0)]).connections.iter().all(|connection| connection.is_datagram)
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     event::{
         Absence, Address, Body, Direction, Disconnect, Event, Exec, FdKind, FdTarget, FileCall, Hop, Known,
-        NoteLevel, OutputStream, Sender, Tid,
+        NoteLevel, Origin, OutputStream, Sender, Tid,
     },
     render::{
         escape, names,
@@ -30,6 +30,9 @@ pub fn line(event: &Event, started_ns: u64) -> Line {
     let word = event.body.file_call().map_or(event.body.kind(), |call| call.syscall.as_str());
     line.push(PLAIN, format!("{word:<10} "));
     describe(&mut line, event);
+    if event.observed_from == Origin::Proc {
+        line.push(DIM, " (from /proc: it was so when we looked)");
+    }
     line
 }
 

@@ -26,11 +26,13 @@ enum Rank {
     Failed,
     Inet,
     Unix,
+    Datagram,
 }
 
 fn rank(connection: &Connection) -> Rank {
     match connection.peer.get() {
         _ if connection.is_amqp => Rank::Amqp,
+        _ if connection.is_datagram => Rank::Datagram,
         Some(Address::Inet { .. }) if connection.result.is_some_and(|errno| errno != 0) => Rank::Failed,
         Some(Address::Inet { .. }) | None => Rank::Inet,
         Some(_) => Rank::Unix,
@@ -88,6 +90,9 @@ impl Screen<'_> {
             line.push(PLAIN, "AMQP ");
         }
         match first.result {
+            Some(0) if first.is_datagram => {
+                line.push(DIM, "datagram socket, pointed there")
+            }
             Some(0) => line.push(GOOD, "established"),
             Some(errno) => line.push(BAD, names::errno(errno)),
             // An answer that nobody waited for, or one that never came.
@@ -109,7 +114,7 @@ impl Screen<'_> {
             let received: u64 = members.iter().map(|member| member.received_bytes).sum();
             line.push(PLAIN, format!(", {} out, {} in", units::size(sent), units::size(received)));
         }
-        if first.result.is_none_or(|errno| errno == 0) {
+        if !first.is_datagram && first.result.is_none_or(|errno| errno == 0) {
             match first.end {
                 Some(end) => line.push(PLAIN, format!(", {}", timeline::ending(end.how))),
                 None if first.closed => line.push(DIM, ", closed"),

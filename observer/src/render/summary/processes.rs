@@ -2,7 +2,7 @@
 
 use super::Screen;
 use crate::{
-    event::Pid,
+    event::{Origin, Pid},
     model::{files::Imports, process::Process},
     render::{
         names,
@@ -66,6 +66,9 @@ impl Screen<'_> {
         let mut line = Line::new();
         if let Some(at_ns) = process.forked_at_ns.filter(|&at_ns| at_ns > self.model.started_ns) {
             line.push(DIM, format!("  {}", self.about(at_ns)));
+        }
+        if process.observed_from == Origin::Proc {
+            line.push(DIM, "  was running");
         }
         if process.threads_started > 0 {
             line.push(DIM, format!("  {}", units::counted(process.threads_started + 1, "thread")));

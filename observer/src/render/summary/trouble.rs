@@ -66,7 +66,7 @@ impl Screen<'_> {
         for thread in self.model.troubles.stuck() {
             by_process.entry(thread.pid).or_default().entry(&thread.syscall).or_default().push(thread);
         }
-        by_process
+        let mut lines: Vec<Line> = by_process
             .into_iter()
             .map(|(pid, calls)| {
                 let mut line = Line::new().with(NAME, format!("{pid} "));
@@ -83,6 +83,15 @@ impl Screen<'_> {
                 }
                 line
             })
-            .collect()
+            .collect();
+        let mut waits: Vec<_> = self.model.troubles.waits.iter().collect();
+        waits.sort_by_key(|(_, waits)| std::cmp::Reverse(waits.longest_ns));
+        lines.extend(waits.into_iter().map(|((pid, call), waits)| {
+            let longest = units::duration(waits.longest_ns);
+            Line::new()
+                .with(NAME, format!("{pid} "))
+                .with(DIM, format!("waited in {call} ×{}, longest {longest}", waits.count))
+        }));
+        lines
     }
 }
