@@ -14,7 +14,7 @@ use crate::{
     event::{Body, Event, Pid},
     model::{Model, files},
     render::{
-        json::Record,
+        json,
         style::{DIM, Line, ODD},
         summary, timeline, units,
     },
@@ -81,7 +81,7 @@ impl Args {
 ///
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
-pub fn text(args: &Args, session: &Session, columns: usize, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Write) -> anyhow::Result<()> {
     let header = session.header();
     if args.summary {
         let mut model = Model::new(header.started_ns);
@@ -102,7 +102,7 @@ pub fn text(args: &Args, session: &Session, columns: usize, out: &mut impl Write
 ///
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
-pub fn json(args: &Args, session: &Session, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn document(args: &Args, session: &Session, out: &mut impl Write) -> anyhow::Result<()> {
     if args.summary {
         bail!(
             "cannot write the summary as JSON: it is a screen for people; leave out --summary to get the events"
@@ -110,25 +110,20 @@ pub fn json(args: &Args, session: &Session, out: &mut impl Write) -> anyhow::Res
     }
     let header = session.header();
     write!(out, r#"{{"schema":"observer.show/1","session":"#)?;
-    write_json(out, "", &Described { header, ending: session.ending() })?;
+    json::write(out, &Described { header, ending: session.ending() })?;
     write!(out, r#","events":["#)?;
     let mut written = 0;
     let mut result = Ok(());
     session.events(&Filter { limit: args.limit, ..args.filter() }, |id, event| {
         let separator = if written == 0 { "\n" } else { ",\n" };
         written += 1;
-        result = write_json(out, separator, &Record::new(id, &event, header.started_ns));
+        let record = json::Record::new(id, &event, header.started_ns);
+        result = out.write_all(separator.as_bytes()).and_then(|()| json::write(out, &record));
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     result?;
     writeln!(out, "\n]}}")?;
     Ok(())
-}
-
-fn write_json(out: &mut impl Write, separator: &str, value: &impl Serialize) -> io::Result<()> {
-    out.write_all(separator.as_bytes())?;
-    // Back to the stream's own error: a closed pipe is told by its kind.
-    serde_json::to_writer(out, value).map_err(io::Error::from)
 }
 
 #[derive(Serialize)]

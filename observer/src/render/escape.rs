@@ -28,15 +28,21 @@ pub fn quote(text: &str) -> String {
     format!("\"{}\"", escape(&text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
+/// Whether a character can be shown as it is.
+pub fn is_plain(c: char) -> bool {
+    // The standard library's table escapes everything that is not printable, and combining characters; quotes and backslashes, which
+    // it also escapes, are ASCII.
+    if c.is_ascii() { !c.is_ascii_control() } else { c.escape_debug().len() == 1 }
+}
+
 fn push(out: &mut String, c: char) {
     match c {
-        ' '..='~' => out.push(c),
+        _ if is_plain(c) => out.push(c),
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
         _ if c.is_control() => push_hex(out, u32::from(c)),
-        // The standard library's table: everything that is not printable, and combining characters.
-        _ => out.extend(c.escape_debug()),
+        _ => out.extend(c.escape_unicode()),
     }
 }
 

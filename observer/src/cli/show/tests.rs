@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Parser;
 use serde_json::Value;
 
-use super::{Args, json, text};
+use super::{Args, document, screen};
 use crate::{
     model::fixture,
     session::{Invoker, Recorder, Redactor, Session, StateDir},
@@ -33,14 +33,14 @@ fn with_session<T>(test: impl FnOnce(&Session) -> T) -> T {
 
 fn shown(words: &[&str]) -> String {
     let mut out = anstream::StripStream::new(Vec::new());
-    with_session(|session| text(&args(words).unwrap(), session, 100, &mut out)).unwrap();
+    with_session(|session| screen(&args(words).unwrap(), session, 100, &mut out)).unwrap();
     out.flush().unwrap();
     String::from_utf8(out.into_inner()).unwrap()
 }
 
-fn document(words: &[&str]) -> Value {
+fn parsed(words: &[&str]) -> Value {
     let mut out = Vec::new();
-    with_session(|session| json(&args(words).unwrap(), session, &mut out)).unwrap();
+    with_session(|session| document(&args(words).unwrap(), session, &mut out)).unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn the_summary_is_one_screen() {
 
 #[test]
 fn json_is_one_document_with_every_kind() {
-    let document = document(&[]);
+    let document = parsed(&[]);
     assert_eq!(document["schema"], "observer.show/1");
     assert_eq!(document["session"]["name"], "failing");
     assert_eq!(document["session"]["ending"]["code"], 1);
@@ -106,7 +106,7 @@ fn json_is_one_document_with_every_kind() {
 
 #[test]
 fn json_takes_the_same_filters() {
-    let kinds = |words: &[&str]| document(words)["events"].as_array().unwrap().len();
+    let kinds = |words: &[&str]| parsed(words)["events"].as_array().unwrap().len();
     assert_eq!(kinds(&["--kind", "exit"]), 2);
     assert_eq!(kinds(&["--limit", "5"]), 5);
     assert_eq!(kinds(&["--pid", "1"]), 0);
@@ -135,7 +135,7 @@ fn a_pipe_that_closes_stops_the_reading() {
     }
     for result in with_session(|session| {
         let args = args(&[]).unwrap();
-        [text(&args, session, 100, &mut Closed), json(&args, session, &mut Closed)]
+        [screen(&args, session, 100, &mut Closed), document(&args, session, &mut Closed)]
     }) {
         let error = result.unwrap_err();
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
