@@ -1,3 +1,87 @@
-//! The verbs, one file each.
+//! The verbs, one file each, and what they share. Knows the terminal; decides nothing about what was recorded.
 
+pub mod ls;
+pub mod rm;
 pub mod show;
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::ValueEnum;
+
+use crate::session::{Invoker, StateDir};
+
+/// How facts are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON document with a versioned schema.
+    Json,
+}
+
+/// What every verb is given.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// `--state-dir`, when it was given.
+    pub state_dir: Option<PathBuf>,
+    /// How to print facts.
+    pub format: Format,
+    /// Whether standard output takes colours.
+    pub color: bool,
+}
+
+impl Context {
+    /// Opens the directory where the sessions are.
+    ///
+    /// # Errors
+    /// When it cannot be opened or created.
+    pub fn open_state_dir(&self) -> anyhow::Result<StateDir> {
+        Ok(StateDir::open(self.state_dir.as_deref(), &Invoker::current())?)
+    }
+}
+
+/// Text that the target or another user chose, safe for a terminal: control characters and those that turn the direction of writing
+/// are spelled out.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\t' => safe.push_str("\\t"),
+            '\r' => safe.push_str("\\r"),
+            '\0'..='\x1f' | '\x7f' => drop(write!(safe, "\\x{:02x}", u32::from(c))),
+            '\u{80}'..='\u{9f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => drop(write!(safe, "\\u{{{:x}}}", u32::from(c))),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Prints to standard output. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\r\n\u{9b}0m\u{202e}x"), "a\\x1b[31mb\\r\\n\\u{9b}0m\\u{202e}x");
+        assert_eq!(printable("grün «redacted:3f9a»"), "grün «redacted:3f9a»");
+    }
+}

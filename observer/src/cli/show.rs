@@ -4,12 +4,15 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     ops::ControlFlow,
+    process::ExitCode,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
+use super::{Context, Format};
 use crate::{
     event::{Body, Event, Pid},
     model::{Model, files},
@@ -26,6 +29,9 @@ use crate::{
 /// Without options: a line an event, without the file look-ups that are Python's search for modules. The last line says what was
 /// left out.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(
+    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
+)]
 pub struct Args {
     /// The session's name or id; `@` is the newest
     pub session: String,
@@ -75,6 +81,34 @@ impl Args {
     const fn leaves_out(&self) -> bool {
         !self.all && self.kinds.is_empty() && self.path.is_none()
     }
+}
+
+/// Prints the session.
+///
+/// # Errors
+/// When there is no such session, when it cannot be read, or when standard output cannot be written. A reader that has seen enough
+/// (`| head`) is no error.
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let session = Session::open(&context.open_state_dir()?.find(&args.session)?)?;
+    let colors = if context.color { ColorChoice::AlwaysAnsi } else { ColorChoice::Never };
+    let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colors));
+    let written = match context.format {
+        Format::Text => screen(args, &session, columns(), &mut out),
+        Format::Json => document(args, &session, &mut out),
+    };
+    match written.and_then(|()| Ok(out.flush()?)) {
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The terminal's width; 100 where there is none.
+fn columns() -> usize {
+    terminal_size::terminal_size().map_or(100, |(width, _)| width.0.into())
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Writes a session as text: the timeline, or the summary in so many columns.

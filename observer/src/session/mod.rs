@@ -8,6 +8,10 @@ mod read;
 mod redact;
 mod secret;
 mod state_dir;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use serde::{Deserialize, Serialize};

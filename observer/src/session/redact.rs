@@ -32,7 +32,17 @@ const MOST_LITERALS: usize = 1024;
 
 /// Passwords everybody knows. Looking for them everywhere would blank the names of programs and hosts, and protect nothing.
 const EVERYDAY: [&str; 12] = [
-    "dramatiq", "rabbitmq", "localhost", "postgres", "python", "password", "secret", "changeme", "default", "worker", "broker",
+    "dramatiq",
+    "rabbitmq",
+    "localhost",
+    "postgres",
+    "python",
+    "password",
+    "secret",
+    "changeme",
+    "default",
+    "worker",
+    "broker",
     "development",
 ];
 

@@ -13,8 +13,31 @@ const WHOLE: [&str; 8] = ["PASS", "PW", "AUTH", "AUTHORIZATION", "COOKIE", "COOK
 const KEYS: [&str; 8] = ["API", "PRIVATE", "ACCESS", "SESSION", "SIGNING", "ENCRYPTION", "MASTER", "FERNET"];
 /// Last words that say the value is something *about* a secret: where it lies, how long it lives, whether to ask for it.
 const ABOUT: [&str; 25] = [
-    "SOCK", "SOCKET", "FILE", "PATH", "DIR", "URL", "URI", "HOST", "PORT", "TTL", "TIMEOUT", "EXPIRY", "EXPIRES", "METHOD",
-    "TYPE", "MODE", "BACKEND", "ENABLED", "USER", "USERNAME", "NAME", "LENGTH", "ALGORITHM", "STDIN", "PROMPT",
+    "SOCK",
+    "SOCKET",
+    "FILE",
+    "PATH",
+    "DIR",
+    "URL",
+    "URI",
+    "HOST",
+    "PORT",
+    "TTL",
+    "TIMEOUT",
+    "EXPIRY",
+    "EXPIRES",
+    "METHOD",
+    "TYPE",
+    "MODE",
+    "BACKEND",
+    "ENABLED",
+    "USER",
+    "USERNAME",
+    "NAME",
+    "LENGTH",
+    "ALGORITHM",
+    "STDIN",
+    "PROMPT",
 ];
 
 /// Whether a variable, option or query parameter of this name holds a secret.
@@ -167,7 +190,11 @@ const QUOTES: [Quote; 3] = [
         before: true,
         harmless: |byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':' | b'%' | b'/'),
     },
-    Quote { marker: b" contains invalid characters under NFKC normalization", before: true, harmless: |_| false },
+    Quote {
+        marker: b" contains invalid characters under NFKC normalization",
+        before: true,
+        harmless: |_| false,
+    },
 ];
 
 fn quotes(text: &[u8], found: &mut Vec<Range<usize>>) {
@@ -217,16 +244,38 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<&str> {
-        assert!(ranges(text.as_bytes(), false).is_empty() || possible(text.as_bytes()), "missed early: {text}");
+        assert!(
+            ranges(text.as_bytes(), false).is_empty() || possible(text.as_bytes()),
+            "missed early: {text}"
+        );
         ranges(text.as_bytes(), false).into_iter().map(|range| &text[range]).collect()
     }
 
     #[test]
     fn names_that_say_secret() {
         for name in [
-            "PASSWORD", "PGPASSWORD", "DB_PASS", "RABBITMQ_DEFAULT_PASS", "db-password", "MYSQL_ROOT_PASSWORD", "SECRET_KEY",
-            "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "token", "APIKEY", "STRIPE_API_KEY", "SSH_PRIVATE_KEY",
-            "AUTH", "HTTP_AUTH", "COOKIE", "ERLANG_COOKIE", "SESSION_KEY", "GOOGLE_CREDENTIALS", "sslpassword", "access_token",
+            "PASSWORD",
+            "PGPASSWORD",
+            "DB_PASS",
+            "RABBITMQ_DEFAULT_PASS",
+            "db-password",
+            "MYSQL_ROOT_PASSWORD",
+            "SECRET_KEY",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_ACCESS_KEY_ID",
+            "GITHUB_TOKEN",
+            "token",
+            "APIKEY",
+            "STRIPE_API_KEY",
+            "SSH_PRIVATE_KEY",
+            "AUTH",
+            "HTTP_AUTH",
+            "COOKIE",
+            "ERLANG_COOKIE",
+            "SESSION_KEY",
+            "GOOGLE_CREDENTIALS",
+            "sslpassword",
+            "access_token",
         ] {
             assert!(named(name), "{name}");
         }
@@ -235,9 +284,30 @@ mod tests {
     #[test]
     fn names_that_only_sound_like_it() {
         for name in [
-            "KEYBOARD", "SSH_AUTH_SOCK", "XAUTHORITY", "PWD", "OLDPWD", "PATH", "PRIMARY_KEY", "KEY", "TOKENIZERS_PARALLELISM",
-            "PASSWORD_FILE", "DB_PASSWORD_PATH", "COMPASS", "AUTHOR", "SUDO_ASKPASS", "TOKEN_TTL", "no-password", "AUTH_METHOD",
-            "DBUS_SESSION_BUS_ADDRESS", "HOME", "DATABASE_URL", "BROKER_URL", "SENTRY_DSN", "", "_",
+            "KEYBOARD",
+            "SSH_AUTH_SOCK",
+            "XAUTHORITY",
+            "PWD",
+            "OLDPWD",
+            "PATH",
+            "PRIMARY_KEY",
+            "KEY",
+            "TOKENIZERS_PARALLELISM",
+            "PASSWORD_FILE",
+            "DB_PASSWORD_PATH",
+            "COMPASS",
+            "AUTHOR",
+            "SUDO_ASKPASS",
+            "TOKEN_TTL",
+            "no-password",
+            "AUTH_METHOD",
+            "DBUS_SESSION_BUS_ADDRESS",
+            "HOME",
+            "DATABASE_URL",
+            "BROKER_URL",
+            "SENTRY_DSN",
+            "",
+            "_",
         ] {
             assert!(!named(name), "{name}");
         }
@@ -265,8 +335,16 @@ mod tests {
     #[test]
     fn urls_without_a_password() {
         for text in [
-            "amqp://guest@localhost/", "http://localhost:15672/#/queues", "https://host:8080/@scope/package", "file:///etc/x",
-            "https://example.org/a@b", "see http://a/ and mail x@y", "amqp://localhost:5672", "://", "a://:@", "ssh://git@github.com",
+            "amqp://guest@localhost/",
+            "http://localhost:15672/#/queues",
+            "https://host:8080/@scope/package",
+            "file:///etc/x",
+            "https://example.org/a@b",
+            "see http://a/ and mail x@y",
+            "amqp://localhost:5672",
+            "://",
+            "a://:@",
+            "ssh://git@github.com",
             "https://[::1]:8080/",
         ] {
             assert_eq!(found(text), [""; 0], "{text}");

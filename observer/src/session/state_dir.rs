@@ -214,14 +214,25 @@ impl StateDir {
         Ok(format!("{now}-{:04x}", u16::from_be_bytes(random)))
     }
 
+    /// Whether nobody records this session now.
+    ///
+    /// # Errors
+    /// When somebody does.
+    pub fn check_idle(&self, session: &Listed) -> Result<(), SessionError> {
+        match mark::is_held(&session.path) {
+            true => Err(SessionError::Recording { name: session.name().to_owned() }),
+            false => Ok(()),
+        }
+    }
+
     /// Removes a session and what lies beside it. One that is being recorded only with `force`: its recorder goes on writing into
     /// files nobody can open any more.
     ///
     /// # Errors
     /// When it is being recorded, or the system refuses.
     pub fn remove(&self, session: &Listed, force: bool) -> Result<(), SessionError> {
-        if !force && mark::is_held(&session.path) {
-            return Err(SessionError::Recording { name: session.name().to_owned() });
+        if !force {
+            self.check_idle(session)?;
         }
         // The session itself first: without it, the rest means nothing to anybody.
         for path in std::iter::once(session.path.clone()).chain(beside(&session.path)) {

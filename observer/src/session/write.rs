@@ -32,7 +32,8 @@ const CLOCK_EVERY: usize = 256;
 const WHILE_RECORDING: &str = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;";
 
 /// Two indexes cost five times the insertion: they are built when nothing is waiting any more.
-const INDEXES: &str = "CREATE INDEX events_by_time ON events (at_ns); CREATE INDEX events_by_kind ON events (kind, at_ns);";
+const INDEXES: &str =
+    "CREATE INDEX events_by_time ON events (at_ns); CREATE INDEX events_by_kind ON events (kind, at_ns);";
 
 const INSERT: &str =
     "INSERT INTO events (at_ns, pid, tid, kind, origin, data, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -195,6 +196,12 @@ impl Recorder {
         trouble
     }
 
+    /// Stands for a full disk where there is no small one to fill.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        self.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    }
+
     fn write_ending(&mut self, ending: &Ending) -> rusqlite::Result<()> {
         let json = serde_json::to_string(ending).map_err(to_sql_error)?;
         self.transaction(|recorder| {
@@ -207,8 +214,7 @@ impl Recorder {
     }
 
     fn close_file(&self) -> rusqlite::Result<()> {
-        let indexed =
-            if self.trouble.is_none() { self.connection.execute_batch(INDEXES) } else { Ok(()) };
+        let indexed = if self.trouble.is_none() { self.connection.execute_batch(INDEXES) } else { Ok(()) };
         self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE;")?;
         indexed
     }
@@ -288,10 +294,7 @@ impl Recorder {
         Event { at_ns: self.last_ns, pid, tid, observed_from: Origin::Observer, body, bytes: Vec::new() }
     }
 
-    fn transaction(
-        &mut self,
-        write: impl FnOnce(&mut Self) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
+    fn transaction(&mut self, write: impl FnOnce(&mut Self) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
         self.connection.execute_batch("BEGIN")?;
         let written = write(self).and_then(|()| self.connection.execute_batch("COMMIT"));
         if written.is_err() {
@@ -305,9 +308,8 @@ impl Recorder {
 fn begin(path: &Path, header: &Header) -> Result<Connection, SessionError> {
     let sqlite = |source| SessionError::sqlite("create session", path, source);
     // Not following links: we may be root in a directory that somebody else can write.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(Duration::from_secs(1)).map_err(sqlite)?;
     connection.execute_batch(WHILE_RECORDING).map_err(sqlite)?;

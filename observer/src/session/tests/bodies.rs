@@ -1,0 +1,138 @@
+//! One of each kind of event.
+
+use crate::event::*;
+
+fn file_call() -> FileCall {
+    FileCall {
+        syscall: "openat".into(),
+        path: Known::Partial { partial: "lib/\"ü\u{1b}".into(), missing_bytes: Some(3) },
+        resolved: Known::Is("/srv/lib/x.py".into()),
+        dirfd: Some(Fd(-100)),
+        flags: u64::MAX,
+        result: Some(5),
+        errno: 0,
+        duration_ns: 1_234,
+    }
+}
+
+fn exec() -> Exec {
+    Exec {
+        path: Known::Is("/usr/bin/python3".into()),
+        // A list of one word that is also the name of a reason for absence must stay a list.
+        argv: Known::Is(vec!["none".into()]),
+        env: Known::Partial { partial: vec!["A=1".into(), "B==2".into()], missing_bytes: None },
+        cwd: Known::Is("/srv".into()),
+        exe: Known::Is(Executable { path: Known::unknown(), device: "8:1".into(), inode: 7 }),
+        ppid: Pid(1),
+        caller: Tid(12),
+        user: Known::Is(User { uid: 1, euid: 2, gid: 3, egid: 4, groups: Known::Is(vec![3, 4]) }),
+        umask: Known::Is(0o22),
+        limits: Known::Is(vec![Limit { name: "NOFILE".into(), soft: Some(1024), hard: None }]),
+        tty: Known::none(),
+        stdio: vec![
+            Known::Is(FdTarget {
+                what: FdKind::Pipe,
+                path: Known::none(),
+                inode: 9,
+                other_end: Known::Is(vec![Holder { pid: Pid(2), name: "tee".into() }]),
+            }),
+            Known::not_collected(),
+        ],
+    }
+}
+
+/// One of each; a new variant of [`Body`] must be added to `complete` below to compile.
+pub(super) fn all() -> Vec<Body> {
+    let inet = || Known::Is(Address::Inet { ip: "::1".parse().unwrap(), port: 5672 });
+    let unix = || Known::Is(Address::Unix { path: "@x".into() });
+    let (socket, fd) = (SocketId(u64::MAX), Fd(3));
+    let bodies = vec![
+        Body::Fork { child: Pid(20) },
+        Body::Thread { child: Tid(21) },
+        Body::Exec(Box::new(exec())),
+        Body::ExecFailed { path: Known::unknown(), errno: 2 },
+        Body::ExitCall { code: -1, group: true },
+        Body::ThreadExit { code: None, signal: Some(9) },
+        Body::Exit { code: Some(3), signal: None, core_dumped: false },
+        Body::Signal {
+            signal: 15,
+            code: 0,
+            sender: Known::Is(Sender {
+                pid: Pid(1),
+                name: "kill".into(),
+                cmdline: Known::Is("kill 10".into()),
+            }),
+            group: true,
+            queued: true,
+        },
+        Body::SignalDelivered { signal: 15, handled: true },
+        Body::OomVictim,
+        Body::Open(file_call()),
+        Body::Stat(file_call()),
+        Body::Access(file_call()),
+        Body::Readlink(file_call()),
+        Body::Scan(file_call()),
+        Body::Chdir(file_call()),
+        Body::Socket { socket, fd, family: 2, socket_type: 1, protocol: 6 },
+        Body::SocketFailed { family: 2, errno: 24 },
+        Body::Connect { socket, fd, peer: inet(), local: Known::none(), errno: 115, duration_ns: 5 },
+        Body::Connected { socket, peer: inet(), local: inet(), errno: 0, duration_ns: 6 },
+        Body::Bind { socket, fd, address: unix(), errno: 0 },
+        Body::Listen { socket, fd, address: Known::Is(Address::Other { number: 16 }), errno: 0 },
+        Body::Accept { socket, fd, peer: inet(), local: inet() },
+        Body::Close { socket, fd },
+        Body::Disconnect { socket, how: Disconnect::ResetByPeer, errno: 104, peer: inet(), local: inet() },
+        Body::Data {
+            socket,
+            fd,
+            direction: Direction::Sent,
+            offset: 8,
+            len: 4,
+            syscall: "sendto".into(),
+            errno: 0,
+            since_attach: true,
+            redacted: vec![(8, 9)],
+        },
+        Body::Output { stream: OutputStream::Stderr, fd, inode: 4, len: 3, piece_offset: 0, errno: 0 },
+        Body::Stuck { syscall: "futex".into(), since_ns: 1, on: Known::unknown(), args: [u64::MAX; 6] },
+        Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: -4 },
+        Body::State { state: 'T' },
+        Body::Lost { hop: Hop::Ring, what: "file".into(), cpu: Some(1), count: 17 },
+        Body::Note { level: NoteLevel::Warning, text: "«note»\n".into() },
+    ];
+    assert!(bodies.iter().all(complete));
+    let kinds: std::collections::HashSet<_> = bodies.iter().map(Body::kind).collect();
+    assert_eq!(kinds.len(), bodies.len(), "one of each");
+    bodies
+}
+
+const fn complete(body: &Body) -> bool {
+    match body {
+        Body::Fork { .. }
+        | Body::Thread { .. }
+        | Body::Exec(_)
+        | Body::ExecFailed { .. }
+        | Body::ExitCall { .. } => true,
+        Body::ThreadExit { .. } | Body::Exit { .. } | Body::Signal { .. } | Body::SignalDelivered { .. } => {
+            true
+        }
+        Body::OomVictim
+        | Body::Open(_)
+        | Body::Stat(_)
+        | Body::Access(_)
+        | Body::Readlink(_)
+        | Body::Scan(_) => true,
+        Body::Chdir(_) | Body::Socket { .. } | Body::SocketFailed { .. } | Body::Connect { .. } => true,
+        Body::Connected { .. }
+        | Body::Bind { .. }
+        | Body::Listen { .. }
+        | Body::Accept { .. }
+        | Body::Close { .. } => true,
+        Body::Disconnect { .. }
+        | Body::Data { .. }
+        | Body::Output { .. }
+        | Body::Stuck { .. }
+        | Body::Unstuck { .. } => true,
+        Body::State { .. } | Body::Lost { .. } | Body::Note { .. } => true,
+    }
+}

@@ -1,0 +1,7 @@
+//! Sessions as a whole: what goes in comes out, whatever happens to disk and recorder.
+
+mod bodies;
+mod death;
+mod directory;
+mod redaction;
+mod store;
