@@ -649,6 +649,42 @@ pub enum NoteLevel {
 }
 
 impl Body {
+    /// Every public name of a kind, in the order of the variants.
+    pub const KINDS: [&str; 32] = [
+        "fork",
+        "thread",
+        "exec",
+        "exec-failed",
+        "exit-call",
+        "thread-exit",
+        "exit",
+        "signal",
+        "signal-delivered",
+        "oom-victim",
+        "open",
+        "stat",
+        "access",
+        "readlink",
+        "scan",
+        "chdir",
+        "socket",
+        "socket-failed",
+        "connect",
+        "connected",
+        "bind",
+        "listen",
+        "accept",
+        "close",
+        "disconnect",
+        "data",
+        "output",
+        "stuck",
+        "unstuck",
+        "state",
+        "lost",
+        "note",
+    ];
+
     /// The public name of this kind, equal to the JSON tag `kind`.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -698,5 +734,18 @@ impl Body {
             | Self::Chdir(call) => Some(call),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Body;
+
+    #[test]
+    fn the_list_of_kinds_is_the_one_that_is_read() {
+        // serde names every variant it knows when it is given one it does not.
+        let error = serde_json::from_str::<Body>(r#"{"kind":"?"}"#).unwrap_err().to_string();
+        let read: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(read, Body::KINDS);
     }
 }

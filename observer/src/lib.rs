@@ -7,6 +7,7 @@ pub mod capability;
 pub mod cli;
 pub mod event;
 pub mod model;
+pub mod python;
 pub mod render;
 pub mod session;
 pub mod source;

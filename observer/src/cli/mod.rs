@@ -2,6 +2,7 @@
 
 pub mod ls;
 pub mod rm;
+pub mod show;
 
 use std::{
     fmt::Write as _,

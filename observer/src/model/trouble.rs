@@ -1,0 +1,166 @@
+//! What disturbed the processes or the recording: signals, threads that sit still, losses, notes. Knows events; draws no conclusions.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::event::{Body, Event, Hop, NoteLevel, Pid, Sender, Tid};
+
+/// Signals told apart by receiver, number and sender.
+const MAX_SIGNALS: usize = 500;
+/// Threads followed while they sit in a call, and kinds of past waits kept.
+const MAX_STUCK: usize = 20_000;
+const MAX_WAITS: usize = 500;
+/// Notes kept.
+const MAX_NOTES: usize = 50;
+
+/// Signals of one number from one sender to one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signals {
+    /// The process they were sent to.
+    pub to: Pid,
+    /// The signal's number.
+    pub signal: i32,
+    /// Who sent them; `None`: the kernel, or it is not known.
+    pub sender: Option<Sender>,
+    /// How many.
+    pub count: u64,
+    /// When the first was sent.
+    pub first_ns: u64,
+    /// When the last was sent.
+    pub last_ns: u64,
+}
+
+/// A thread that sits in a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StuckThread {
+    /// Its process.
+    pub pid: Pid,
+    /// The thread.
+    pub tid: Tid,
+    /// The call's name.
+    pub syscall: String,
+    /// When it entered.
+    pub since_ns: u64,
+    /// What it waits on, when that is known.
+    pub on: Option<String>,
+}
+
+/// Waits of more than a second that came to an end, of one process in one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// How many.
+    pub count: u64,
+    /// The longest, in nanoseconds.
+    pub longest_ns: u64,
+}
+
+/// All that is known of trouble.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles {
+    signals: Vec<Signals>,
+    /// Signals that are not among the others because there were too many kinds of them.
+    pub signals_left_out: u64,
+    stuck: HashMap<Tid, StuckThread>,
+    /// Waits that ended, by process and call.
+    pub waits: BTreeMap<(Pid, String), Waits>,
+    losses: HashMap<(Hop, String), u64>,
+    notes: Vec<(NoteLevel, String, u64)>,
+}
+
+impl Troubles {
+    /// Signals that were sent, in order of their first.
+    pub fn signals(&self) -> &[Signals] {
+        &self.signals
+    }
+
+    /// Threads that still sat in a call at the end, longest first.
+    pub fn stuck(&self) -> Vec<&StuckThread> {
+        let mut threads: Vec<_> = self.stuck.values().collect();
+        threads.sort_by_key(|thread| (thread.since_ns, thread.tid));
+        threads
+    }
+
+    /// Events that were lost, by hop and kind of record, most first.
+    pub fn losses(&self) -> Vec<(Hop, &str, u64)> {
+        let mut losses: Vec<_> =
+            self.losses.iter().map(|((hop, what), count)| (*hop, what.as_str(), *count)).collect();
+        losses.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.1.cmp(b.1)));
+        losses
+    }
+
+    /// How many events were lost.
+    pub fn lost(&self) -> u64 {
+        self.losses.values().sum()
+    }
+
+    /// What the observer had to say about the recording, each with how often it said so.
+    pub fn notes(&self) -> &[(NoteLevel, String, u64)] {
+        &self.notes
+    }
+
+    pub(super) fn add(&mut self, event: &Event) {
+        match &event.body {
+            Body::Signal { signal, sender, .. } => self.signal(event, *signal, sender.get()),
+            Body::Stuck { syscall, since_ns, on, .. }
+                if self.stuck.len() < MAX_STUCK || self.stuck.contains_key(&event.tid) =>
+            {
+                let thread = StuckThread {
+                    pid: event.pid,
+                    tid: event.tid,
+                    syscall: syscall.clone(),
+                    since_ns: *since_ns,
+                    on: on.get().cloned(),
+                };
+                self.stuck.insert(event.tid, thread);
+            }
+            Body::Unstuck { syscall, since_ns, .. } => {
+                self.stuck.remove(&event.tid);
+                let key = (event.pid, syscall.clone());
+                if self.waits.len() < MAX_WAITS || self.waits.contains_key(&key) {
+                    let waits = self.waits.entry(key).or_default();
+                    waits.count += 1;
+                    waits.longest_ns = waits.longest_ns.max(event.at_ns.saturating_sub(*since_ns));
+                }
+            }
+            Body::ThreadExit { .. } => {
+                self.stuck.remove(&event.tid);
+            }
+            Body::Exit { .. } => self.stuck.retain(|_, thread| thread.pid != event.pid),
+            Body::Lost { hop, what, count, .. } => {
+                *self.losses.entry((*hop, what.clone())).or_default() += count
+            }
+            Body::Note { level, text } => {
+                if let Some((_, _, count)) =
+                    self.notes.iter_mut().find(|note| note.0 == *level && note.1 == *text)
+                {
+                    *count += 1;
+                } else if self.notes.len() < MAX_NOTES {
+                    self.notes.push((*level, text.clone(), 1));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn signal(&mut self, event: &Event, signal: i32, sender: Option<&Sender>) {
+        let same = |known: &&mut Signals| {
+            known.to == event.pid
+                && known.signal == signal
+                && known.sender.as_ref().map(|sender| sender.pid) == sender.map(|sender| sender.pid)
+        };
+        if let Some(known) = self.signals.iter_mut().find(same) {
+            known.count += 1;
+            known.last_ns = event.at_ns;
+        } else if self.signals.len() < MAX_SIGNALS {
+            self.signals.push(Signals {
+                to: event.pid,
+                signal,
+                sender: sender.cloned(),
+                count: 1,
+                first_ns: event.at_ns,
+                last_ns: event.at_ns,
+            });
+        } else {
+            self.signals_left_out += 1;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What people read, as snapshots; and that nothing hostile comes through.
+
+use std::io::Write;
+
+use super::{json::Record, style::Line, summary, timeline};
+use crate::{
+    event::{Body, Event, Known, OutputStream, Pid},
+    model::{
+        Model,
+        fixture::{self, HOSTILE, STARTED_NS, at, connect, events, exec, open, output},
+    },
+    session::Ending,
+};
+
+fn stripped(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut raw = Vec::new();
+    write(&mut raw);
+    let mut out = Vec::new();
+    anstream::StripStream::new(&mut out).write_all(&raw).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn screen(model: &Model, ending: Option<&Ending>, columns: usize) -> String {
+    stripped(|out| summary::write(out, &fixture::header(), ending, model, columns).unwrap())
+}
+
+fn lines(lines: &[Line]) -> String {
+    stripped(|out| lines.iter().for_each(|line| line.write(out, None).unwrap()))
+}
+
+#[test]
+fn summary_of_a_failing_session() {
+    let model = Model::fold(STARTED_NS, &events());
+    insta::assert_snapshot!(screen(&model, Some(&fixture::ending()), 100));
+}
+
+#[test]
+fn summary_of_a_session_that_was_cut_short() {
+    let model = Model::fold(STARTED_NS, events().iter().take(29));
+    insta::assert_snapshot!(screen(&model, None, 72));
+}
+
+#[test]
+fn timeline_of_a_failing_session() {
+    let all: Vec<Line> = events().iter().map(|event| timeline::line(event, STARTED_NS)).collect();
+    insta::assert_snapshot!(lines(&all));
+}
+
+#[test]
+fn environment_of_an_exec() {
+    let event = &events()[0];
+    insta::assert_snapshot!(lines(&timeline::environment(event)));
+}
+
+/// Everything a target can put into an event.
+fn hostile_events() -> Vec<Event> {
+    let mut all = events();
+    all.push(at(1, 1, 1, exec(&[HOSTILE, HOSTILE])));
+    all.push(open(2, 1, HOSTILE, Ok(3)));
+    all.push(open(2, 1, &format!("/app/{HOSTILE}.py"), Ok(3)));
+    all.push(open(3, 1, HOSTILE, Err(13)));
+    all.push(output(4, 1, OutputStream::Stdout, HOSTILE));
+    all.push(at(5, 1, 1, Body::ExecFailed { path: Known::Is(HOSTILE.to_owned()), errno: 2 }));
+    let on = Known::Is(HOSTILE.to_owned());
+    let args = [0; 6];
+    all.push(at(6, 1, 1, Body::Stuck { syscall: HOSTILE.to_owned(), since_ns: 0, on, args }));
+    all
+}
+
+#[test]
+fn nothing_hostile_reaches_the_terminal() {
+    let events = hostile_events();
+    let mut header = fixture::header();
+    header.name = HOSTILE.to_owned();
+    header.command = vec![HOSTILE.to_owned()];
+    header.host = HOSTILE.to_owned();
+    let mut raw = Vec::new();
+    summary::write(&mut raw, &header, None, &Model::fold(STARTED_NS, &events), 200).unwrap();
+    for event in &events {
+        timeline::line(event, STARTED_NS).write(&mut raw, None).unwrap();
+        timeline::environment(event).iter().for_each(|line| line.write(&mut raw, None).unwrap());
+    }
+    let text = String::from_utf8(raw).unwrap();
+    assert!(text.contains(r"\x1b[2J"), "it is shown, escaped");
+    // What is left of the control characters are our own colours: ESC [ digits m.
+    for (index, piece) in text.split('\u{1b}').enumerate() {
+        let ours = piece.strip_prefix('[').is_some_and(|rest| {
+            rest.find('m')
+                .is_some_and(|end| rest[..end].bytes().all(|byte| byte.is_ascii_digit() || byte == b';'))
+        });
+        assert!(index == 0 || ours, "{piece:?}");
+        assert!(!piece.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{piece:?}");
+    }
+}
+
+#[test]
+fn a_large_session_fits_the_screen() {
+    let mut events = hostile_events();
+    for pid in 10_000..10_300 {
+        events.push(at(10, 4711, 4711, Body::Fork { child: Pid(pid) }));
+        events.push(at(11, pid, pid, exec(&["python", &"long ".repeat(100)])));
+        events.push(open(12, pid, &format!("/app/{pid}/{}.py", "deep/".repeat(50)), Ok(3)));
+        events.push(open(13, pid, &format!("/root/{pid}"), Err(13)));
+        events.push(output(14, pid, OutputStream::Stdout, &"世界".repeat(200)));
+        events.push(output(15, pid, OutputStream::Stdout, "\n"));
+        let mut refused = connect(16, u64::from(pid), 5672, 111);
+        refused.pid = Pid(pid);
+        events.push(refused);
+    }
+    let model = Model::fold(STARTED_NS, &events);
+    for columns in [40, 80, 100, 250] {
+        let text = screen(&model, Some(&fixture::ending()), columns);
+        assert!(text.lines().count() <= 40, "{text}");
+        for line in text.lines() {
+            assert!(unicode_width::UnicodeWidthStr::width(line) <= columns, "{columns}: {line}");
+        }
+        for label in
+            ["session", "processes", "imports", "connections", "trouble", "output", "not seen", "next"]
+        {
+            assert!(text.lines().any(|line| line.starts_with(label)), "{label} at {columns}: {text}");
+        }
+    }
+}
+
+#[test]
+fn an_event_is_one_flat_json_object() {
+    let events = events();
+    let record = |index: usize| serde_json::to_value(Record::new(7, &events[index], STARTED_NS)).unwrap();
+    let open = record(1);
+    assert_eq!(
+        (&open["id"], &open["since_start_ns"], &open["kind"]),
+        (&7.into(), &1_000_000.into(), &"open".into())
+    );
+    assert_eq!(open["result"], 3);
+    assert!(open.get("bytes").is_none());
+    let text = events.iter().position(|event| event.bytes.starts_with(b"AMQP")).unwrap();
+    assert_eq!(record(text)["bytes"]["text"], "AMQP\u{0}\u{0}\t\u{1}");
+    assert_eq!(record(text + 1)["bytes"]["base64"], "AQAAAAAABAAKAArO");
+    let mut before = at(0, 1, 1, Body::OomVictim);
+    before.at_ns = STARTED_NS - 5;
+    assert_eq!(serde_json::to_value(Record::new(1, &before, STARTED_NS)).unwrap()["since_start_ns"], -5);
+}
