@@ -2,3 +2,8 @@
 
 pub mod apt;
 pub mod cache;
+pub mod deadline;
+pub mod proxy;
+pub mod rabbit;
+pub mod target;
+pub mod venv;
