@@ -13,13 +13,13 @@ use tests::{deadline, target};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Processes that belong to a broker: its name and port mapper's port are unique to it.
+/// Processes whose environment has this text: all that a broker starts inherit its node's name.
 fn processes_mentioning(text: &str) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap();
     entries
-        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok())
-        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
-        .filter(|line| line.contains(text))
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("environ")).ok())
+        .map(|environment| String::from_utf8_lossy(&environment).into_owned())
+        .filter(|environment| environment.contains(text))
         .collect()
 }
 
