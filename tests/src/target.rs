@@ -1,0 +1,19 @@
+//! Where the target programs and the observer under test are. It starts none of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The folder of the target programs: `minimal_worker.py`, `bench_worker.py`, `send.py`, …
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("targets")
+}
+
+/// The observer under test: `$OBSERVER_BIN`, which `cargo xtask test` sets to the release build it has just made.
+pub fn observer() -> Result<PathBuf> {
+    match std::env::var_os("OBSERVER_BIN").map(PathBuf::from) {
+        Some(binary) if binary.is_file() => Ok(binary),
+        Some(binary) => bail!("OBSERVER_BIN: there is no {}", binary.display()),
+        None => bail!("OBSERVER_BIN is not set: live tests are run by `cargo xtask test`"),
+    }
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask bench`: what observing costs, beside doing without, strace and bpftrace, in turns on the same machine. It measures and
+//! prints; it judges nothing.
+
+mod case;
+mod report;
+mod tool;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use tests::apt::{self, Package};
+use tests::rabbit::{self, Broker};
+use tests::venv::Venv;
+
+use crate::machine;
+use case::{Case, Sample};
+use tool::Tool;
+
+const PACKAGES: &[Package] = &[
+    Package::new("strace", "one of the ways to watch that observer is measured beside"),
+    Package::new("bpftrace", "one of the ways to watch that observer is measured beside"),
+];
+
+const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Flags of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Cases to run (default: all)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Case>,
+    /// Ways to watch (default: all; `nothing` is always measured)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    tools: Vec<Tool>,
+    /// How often each pair is measured; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Print the numbers as JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// What every measurement needs.
+struct Lab {
+    broker: Broker,
+    venv: Venv,
+    observer: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+/// Everything measured of one way to watch in one case.
+struct Series {
+    tool: Tool,
+    samples: Vec<Sample>,
+    /// Why there are no more samples.
+    failed: Option<String>,
+}
+
+/// One case, every tool in turn.
+struct Outcome {
+    case: Case,
+    series: Vec<Series>,
+    /// A further run of ours with the kernel's own accounting of programs on, which costs a little.
+    probes: Option<Sample>,
+}
+
+/// Measures and prints.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    machine::can_observe("bench")?;
+    let cases = if args.only.is_empty() { Case::value_variants().to_vec() } else { args.only.clone() };
+    let mut tools = if args.tools.is_empty() { Tool::value_variants().to_vec() } else { args.tools.clone() };
+    tools.retain(|tool| *tool != Tool::Nothing);
+    tools.insert(0, Tool::Nothing);
+    apt::ensure(PACKAGES)?;
+    rabbit::install()?;
+    let lab = Lab {
+        venv: Venv::ensure()?,
+        observer: machine::observer()?,
+        broker: Broker::start(&[])?,
+        scratch: tempfile::tempdir().context("cannot create a temporary folder")?,
+    };
+    let outcomes =
+        cases.into_iter().map(|case| measure(&lab, case, &tools, args.rounds)).collect::<Result<Vec<_>>>()?;
+    if args.json {
+        println!("{:#}", report::json(&outcomes, args.rounds));
+    } else {
+        report::text(&outcomes, args.rounds);
+    }
+    let failed =
+        outcomes.iter().flat_map(|outcome| &outcome.series).filter(|series| series.failed.is_some()).count();
+    if failed > 0 {
+        bail!("{failed} of the measurements failed, see above");
+    }
+    Ok(())
+}
+
+fn measure(lab: &Lab, case: Case, tools: &[Tool], rounds: u32) -> Result<Outcome> {
+    // Compiled modules and warm page caches are for everyone, not for whoever comes second.
+    case.sample(lab, Tool::Nothing).context("the worker does not even run unobserved")?;
+    let mut series: Vec<Series> =
+        tools.iter().map(|tool| Series { tool: *tool, samples: Vec::new(), failed: None }).collect();
+    for round in 1..=rounds {
+        for series in series.iter_mut().filter(|series| series.failed.is_none()) {
+            match case.sample(lab, series.tool) {
+                Ok(sample) => {
+                    eprintln!(
+                        "{case}, round {round} of {rounds}, {}: {}",
+                        series.tool,
+                        case.worded(sample.value)
+                    );
+                    series.samples.push(sample);
+                }
+                Err(error) => {
+                    eprintln!("{case}, round {round} of {rounds}, {}: {error:#}", series.tool);
+                    series.failed = Some(format!("{error:#}"));
+                }
+            }
+        }
+    }
+    let ours = series.iter().any(|series| series.tool == Tool::Observer && series.failed.is_none());
+    let probes = if ours { with_program_stats(|| case.sample(lab, Tool::Observer))? } else { None };
+    Ok(Outcome { case, series, probes })
+}
+
+/// Runs with the kernel counting runs and time of eBPF programs; `None` where it cannot.
+fn with_program_stats<T>(run: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let Ok(before) = fs::read_to_string(STATS) else { return Ok(None) };
+    if fs::write(STATS, "1").is_err() {
+        return Ok(None);
+    }
+    let result = run();
+    fs::write(STATS, before.trim())
+        .with_context(|| format!("cannot restore {STATS} to {}", before.trim()))?;
+    result.map(Some)
+}

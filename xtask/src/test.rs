@@ -1,0 +1,60 @@
+//! `cargo xtask test`: everything that can be tested here, and a plain word on what could not. It knows no test.
+
+use anyhow::{Context, Result, bail};
+use tests::apt::{self, Package};
+use tests::rabbit;
+use tests::venv::Venv;
+
+use crate::machine;
+use crate::run::{cargo, run};
+
+const PACKAGES: &[Package] = &[
+    Package::new("sudo", "tests start the observer as another user"),
+    Package::new("strace", "tests hold what was observed against it"),
+    Package::new("python3-venv", "tests run a worker as a user who cannot enter root's home"),
+];
+
+/// Flags of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only the tests that need no root, no broker and no Python
+    #[arg(long)]
+    unit: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Runs the tests.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    eprintln!("unit tests");
+    let mut unit = cargo();
+    unit.args(["test", "--quiet", "--workspace", "--exclude", "tests"]).args(&args.filter);
+    run(&mut unit)?;
+    run(cargo().args(["test", "--quiet", "--package", "tests", "--lib"]).args(&args.filter))?;
+    if args.unit {
+        println!("NOT RUN, as --unit asks: the live tests in tests/tests");
+        return Ok(());
+    }
+    if let Err(reason) = machine::can_observe("test") {
+        bail!("NOT RUN: the live tests in tests/tests: {reason}");
+    }
+    apt::ensure(PACKAGES)?;
+    rabbit::install()?;
+    let venv = Venv::ensure()?;
+    let observer = machine::observer()?;
+    eprintln!("live tests: {} watches workers of {}", observer.display(), venv.root().display());
+    let tests = cargo()
+        .args(["test", "--package", "tests", "--test", "*"])
+        .args(&args.filter)
+        // A broker takes seconds of processor time to start: many at once would only make each other late.
+        .args(["--", "--test-threads=2"])
+        .env("OBSERVER_BIN", &observer)
+        .env("OBSERVER_VENV", venv.root())
+        .stdin(std::process::Stdio::null())
+        .status()
+        .context("cannot run cargo test")?;
+    if !tests.success() {
+        bail!("live tests failed");
+    }
+    Ok(())
+}
