@@ -1,10 +1,10 @@
 //! How many file events a second the session takes on one core: `cargo run --release --example store_bench -- [EVENTS]`.
 
-use std::time::Instant;
+use std::{ops::ControlFlow, time::Instant};
 
 use observer::{
     event::{Body, Event, Fd, FileCall, Known, Origin, Pid, Tid},
-    session::{Ending, Header, Invoker, Recorder, Redactor, StateDir},
+    session::{Ending, Filter, Header, Invoker, Recorder, Redactor, Session, StateDir},
 };
 
 /// Events handed over at once, as a source's poll does.
@@ -27,13 +27,26 @@ fn main() -> anyhow::Result<()> {
     }
     let begin = Instant::now();
     let trouble =
-        recorder.finish(&Ending { ended_ns: total, code: Some(0), signal: None, reason: "exited".into() });
+        recorder.finish(Ending { ended_ns: total, code: Some(0), signal: None, reason: "exited".into() });
     let finishing = begin.elapsed();
+    let begin = Instant::now();
+    let mut read = 0_u64;
+    let count = |_, _| {
+        read += 1;
+        ControlFlow::Continue(())
+    };
+    Session::open(&session)?.events(&Filter::default(), count)?;
+    let reading = begin.elapsed();
+    anyhow::ensure!(read == total, "{read} of {total} events came back");
     let size_bytes = session.metadata()?.len();
     let peak = std::fs::read_to_string("/proc/self/status")?;
     let peak = peak.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: unknown");
 
-    println!("{total} events: {:.0} events/s", total as f64 / appending.as_secs_f64());
+    println!(
+        "{total} events: {:.0} events/s stored, {:.0} events/s read",
+        total as f64 / appending.as_secs_f64(),
+        total as f64 / reading.as_secs_f64()
+    );
     println!(
         "finish {finishing:.2?}, {} bytes an event, {peak}, trouble {trouble:?}",
         size_bytes / total.max(1)
@@ -68,7 +81,10 @@ fn header(id: String) -> Header {
     Header {
         id,
         name: "bench".into(),
-        command: ["python", "-m", "dramatiq", "worker"].map(String::from).to_vec(),
+        // With a secret to look for in every path, as real recordings have.
+        command: ["python", "-m", "dramatiq", "worker", "amqp://app:s3cr3t-w0rd@rabbit"]
+            .map(String::from)
+            .to_vec(),
         attached: None,
         backend: "ebpf".into(),
         started_at: "2026-01-01T00:00:00Z".into(),

@@ -174,7 +174,7 @@ mod tests {
         let (_scratch, dir) = testing::state_dir();
         let mut header = testing::header("20260101-000000-0001", "minimal_worker");
         header.command = ["python", "-m", "dramatiq", "minimal_worker\u{1b}[31m"].map(String::from).to_vec();
-        testing::record(&dir, header, vec![]).finish(&Ending {
+        testing::record(&dir, header, vec![]).finish(Ending {
             ended_ns: testing::STARTED_NS + 12_300_000_000,
             code: None,
             signal: Some(15),
@@ -193,7 +193,12 @@ mod tests {
         }
         let now = "2026-01-01T00:05:00Z".parse().unwrap();
         let text = table(&sessions, now, false).replace(&dir.path().display().to_string(), "DIR");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        NAME            STATE       STARTED    DURATION  EXIT     SIZE    COMMAND
+        minimal_worker  done        5 min ago  12.3 s    SIGTERM  44 KiB  python -m dramatiq minimal_worker\x1b[31m
+        foo             cut short   5 min ago  -         -        44 KiB  python -m dramatiq foo
+        old             unreadable  -          -         -        44 KiB  cannot read session DIR/old.sqlite: file is not a database; it was damaged or copied while it was being recorded (a session being recorded has a -wal file beside it that belongs to it)
+        ");
     }
 
     #[test]
@@ -205,7 +210,7 @@ mod tests {
             signal: None,
             reason: "exited".into(),
         };
-        testing::record(&dir, testing::header("a", "one"), vec![]).finish(&ending);
+        testing::record(&dir, testing::header("a", "one"), vec![]).finish(ending);
         std::fs::write(dir.path().join("b.sqlite"), "").unwrap();
         let text: Value = serde_json::from_str(&json_of(&dir.list().unwrap()).unwrap()).unwrap();
         assert_eq!(text["schema"], "observer.ls/1");

@@ -24,11 +24,11 @@ use crate::event::{Address, Body, Event, Exec, FdTarget, Known};
 
 const KEY_BYTES: usize = 32;
 
-/// Shorter literals stand in too many innocent places.
-const SHORTEST_LITERAL: usize = 6;
+/// Shorter literals stand in too many innocent places; longer ones are documents, and nobody prints them in one piece.
+const LITERAL_BYTES: std::ops::RangeInclusive<usize> = 6..=4096;
 
 /// Literals remembered: a program could hand us any number of variables that are named like secrets.
-const MOST_LITERALS: usize = 1024;
+const MOST_LITERALS: usize = 512;
 
 /// Passwords everybody knows. Looking for them everywhere would blank the names of programs and hosts, and protect nothing.
 const EVERYDAY: [&str; 12] = [
@@ -63,8 +63,11 @@ struct Literals {
 }
 
 impl Literals {
-    fn add(&mut self, literal: &[u8]) {
-        self.literals.push(literal.to_owned());
+    /// Makes the search for what was added since the last time.
+    fn build(&mut self) {
+        if self.search.as_ref().map_or(0, AhoCorasick::patterns_len) == self.literals.len() {
+            return;
+        }
         // Leftmost-longest: of two secrets one of which begins the other, the longer one is replaced whole. Should a search not be
         // buildable (it is far below every limit), the old one stays.
         let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.literals);
@@ -163,9 +166,12 @@ impl Redactor {
             }
             value_of_secret = next_is_value;
         }
-        for word in words.iter_mut() {
+        for word in words.iter() {
             self.learn(word);
-            self.text(word);
+        }
+        self.build();
+        for word in words.iter_mut() {
+            self.string(word, true, &self.all);
         }
     }
 
@@ -202,32 +208,31 @@ impl Redactor {
                 _ => self.learn(variable),
             }
         }
+        self.build();
         for variable in env {
             // The last one may be cut off, and then it has lost the `@` that tells a password.
-            if let Cow::Owned(clean) = self.clean(variable.as_bytes(), true, &self.strange) {
-                *variable = String::from_utf8_lossy(&clean).into_owned();
-            }
+            self.string(variable, true, &self.strange);
         }
     }
 
     fn address(&self, address: &mut Known<Address>) {
         if let Some(Address::Unix { path }) = address.get_mut() {
-            self.string(path, &self.strange);
+            self.string(path, false, &self.strange);
         }
     }
 
     fn path(&self, path: &mut Known<String>) {
         if let Some(path) = path.get_mut() {
-            self.string(path, &self.strange);
+            self.string(path, false, &self.strange);
         }
     }
 
     fn text(&self, text: &mut String) {
-        self.string(text, &self.all);
+        self.string(text, false, &self.all);
     }
 
-    fn string(&self, text: &mut String, literals: &Literals) {
-        if let Cow::Owned(clean) = self.clean(text.as_bytes(), false, literals) {
+    fn string(&self, text: &mut String, cut: bool, literals: &Literals) {
+        if let Cow::Owned(clean) = self.clean(text.as_bytes(), cut, literals) {
             *text = String::from_utf8_lossy(&clean).into_owned();
         }
     }
@@ -249,7 +254,7 @@ impl Redactor {
                 let start = range.start.max(done);
                 clean.extend_from_slice(&text[done..start]);
                 if range.start >= done {
-                    clean.extend_from_slice(self.mark(&text[range.clone()]).as_bytes());
+                    clean.extend_from_slice(self.placeholder(&text[range.clone()]).as_bytes());
                 }
                 done = range.end;
             }
@@ -260,11 +265,11 @@ impl Redactor {
 
     /// A whole value that is a secret.
     fn replace(&mut self, value: &str) -> String {
-        if secret::already(value.as_bytes()) {
+        if secret::already(value.as_bytes()) || secret::names_file(value) {
             return value.to_owned();
         }
         self.remember(value.as_bytes());
-        self.mark(value.as_bytes())
+        self.placeholder(value.as_bytes())
     }
 
     /// Remembers the secrets that stand in a text.
@@ -272,7 +277,7 @@ impl Redactor {
         if !secret::possible(text.as_bytes()) {
             return;
         }
-        for range in secret::ranges(text.as_bytes(), false) {
+        for range in secret::ranges(text.as_bytes(), true) {
             let (before, value) = (&text.as_bytes()[..range.start], &text.as_bytes()[range]);
             // `amqp://shop:shop@…`: a password equal to its user's name hides nothing, and would blank the name everywhere.
             if !before.strip_suffix(b":").is_some_and(|user| user.ends_with(value)) {
@@ -283,18 +288,23 @@ impl Redactor {
     }
 
     fn remember(&mut self, value: &[u8]) {
-        let everyday = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
-        let room = value.len() >= SHORTEST_LITERAL && self.known.len() < MOST_LITERALS;
-        if !room || EVERYDAY.iter().any(|word| everyday(&word)) || !self.known.insert(value.to_owned()) {
+        let everyday = EVERYDAY.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(value));
+        let room = LITERAL_BYTES.contains(&value.len()) && self.known.len() < MOST_LITERALS;
+        if !room || everyday || !self.known.insert(value.to_owned()) {
             return;
         }
         if !value.iter().all(u8::is_ascii_alphabetic) {
-            self.strange.add(value);
+            self.strange.literals.push(value.to_owned());
         }
-        self.all.add(value);
+        self.all.literals.push(value.to_owned());
     }
 
-    fn mark(&self, value: &[u8]) -> String {
+    fn build(&mut self) {
+        self.strange.build();
+        self.all.build();
+    }
+
+    fn placeholder(&self, value: &[u8]) -> String {
         // HMAC takes a key of any length.
         let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
             return "«redacted»".to_owned();

@@ -9,10 +9,10 @@ use memchr::{memchr, memchr2_iter, memmem, memrchr};
 const INSIDE: [&str; 6] = ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "CREDENTIAL", "APIKEY"];
 /// Words that say it only as a whole (`SSH_AUTH`, but not `XAUTHORITY`; `DB_PASS`, but not `COMPASS`).
 const WHOLE: [&str; 8] = ["PASS", "PW", "AUTH", "AUTHORIZATION", "COOKIE", "COOKIES", "JWT", "BEARER"];
-/// What makes a `KEY` secret when it stands before it (`PRIVATE_KEY`, but not `PRIMARY_KEY` or `KEYBOARD`).
+/// What makes a `KEY` or `TOKENS` secret when it stands before it (`PRIVATE_KEY`, but not `PRIMARY_KEY`, `KEYBOARD` or `MAX_TOKENS`).
 const KEYS: [&str; 8] = ["API", "PRIVATE", "ACCESS", "SESSION", "SIGNING", "ENCRYPTION", "MASTER", "FERNET"];
 /// Last words that say the value is something *about* a secret: where it lies, how long it lives, whether to ask for it.
-const ABOUT: [&str; 25] = [
+const ABOUT: [&str; 27] = [
     "SOCK",
     "SOCKET",
     "FILE",
@@ -38,6 +38,8 @@ const ABOUT: [&str; 25] = [
     "ALGORITHM",
     "STDIN",
     "PROMPT",
+    "HELPER",
+    "DOMAIN",
 ];
 
 /// Whether a variable, option or query parameter of this name holds a secret.
@@ -47,14 +49,18 @@ pub(super) fn named(name: &str) -> bool {
     if words.first() == Some(&"NO") || words.last().is_some_and(|word| ABOUT.contains(word)) {
         return false;
     }
-    let key = |pair: &[&str]| matches!(pair, [what, "KEY" | "KEYS"] if KEYS.contains(what));
+    let key = |pair: &[&str]| matches!(pair, [what, "KEY" | "KEYS" | "TOKENS"] if KEYS.contains(what));
     words.windows(2).any(key)
         || words.iter().any(|word| {
-            WHOLE.contains(word)
-                || word.ends_with("TOKEN")
-                || word.ends_with("TOKENS")
-                || INSIDE.iter().any(|part| word.contains(part))
+            WHOLE.contains(word) || word.ends_with("TOKEN") || INSIDE.iter().any(|part| word.contains(part))
         })
+}
+
+/// Whether a value is where a secret lies, whatever its name says: `GOOGLE_APPLICATION_CREDENTIALS=/etc/key.json`.
+pub(super) fn names_file(value: &str) -> bool {
+    let path = value.starts_with(['/', '~']) || value.starts_with("./");
+    let ends = [".json", ".pem", ".key", ".crt", ".txt", ".toml", ".yaml", ".yml", ".conf", ".ini"];
+    path && ends.iter().any(|end| value.ends_with(end))
 }
 
 /// Whether `text` can hold anything that [`ranges`] finds: a quick look, for the many texts that do not.
@@ -127,11 +133,11 @@ fn password(text: &[u8], token: Range<usize>, web: bool, cut: bool) -> Option<Ra
     let url = &text[token.clone()];
     let authority = url.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(url.len());
     let colon = memchr(b':', &url[..authority]);
-    let digits = |range: &[u8]| range.iter().all(u8::is_ascii_digit);
+    let only_hosts = url[..authority].split(|byte| *byte == b',').all(is_host);
     let at = match memrchr(b'@', &url[..authority]) {
         Some(at) if web => Some(at),
         // `http://host:8080/@scope`: a port, not a password that begins with one.
-        None if web && colon.is_none_or(|colon| digits(&url[colon + 1..authority])) => None,
+        None if web && only_hosts => None,
         _ => memrchr(b'@', url),
     };
     let absolute = |range: Range<usize>| token.start + range.start..token.start + range.end;
@@ -139,11 +145,16 @@ fn password(text: &[u8], token: Range<usize>, web: bool, cut: bool) -> Option<Ra
         (Some(colon), Some(at)) if colon < at => Some(absolute(colon + 1..at)),
         // A bare token in the user's place, as code hosts have it.
         (None, Some(at)) if web && at >= 20 => Some(absolute(0..at)),
-        (Some(colon), None) if cut && !digits(&url[colon + 1..authority]) => {
-            Some(absolute(colon + 1..url.len()))
-        }
+        (Some(colon), None) if cut && !only_hosts => Some(absolute(colon + 1..url.len())),
         _ => None,
     }
+}
+
+/// `host`, `host:5672`, `[::1]:5672`.
+fn is_host(text: &[u8]) -> bool {
+    let bracket = if text.starts_with(b"[") { memchr(b']', text) } else { None };
+    let rest = &text[bracket.map_or(0, |at| at + 1)..];
+    memchr(b':', rest).is_none_or(|colon| rest[colon + 1..].iter().all(u8::is_ascii_digit))
 }
 
 /// `?password=…` and `&sslpassword=…` in queries, `password=…` in connection strings, `PASSWORD=…` among words.
@@ -164,7 +175,10 @@ fn parameters(text: &[u8], found: &mut Vec<Range<usize>>) {
             None => ends_word(*byte) || matches!(byte, b'&' | b'"' | b'\'' | b',' | b';' | b')'),
         };
         let end = rest.iter().position(ends).map_or(text.len(), |at| value + at);
-        found.push(value..end);
+        // Not text: then it is no path either.
+        if !std::str::from_utf8(&text[value..end]).is_ok_and(names_file) {
+            found.push(value..end);
+        }
     }
 }
 
@@ -177,7 +191,7 @@ struct Quote {
     harmless: fn(u8) -> bool,
 }
 
-/// CPython 3.9–3.14, `urllib.parse` and `ipaddress`: with a `#`, `/`, `?` or `[` in the password, the part before it is read as the
+/// CPython 3.9–3.13, `urllib.parse` and `ipaddress`: with a `#`, `/`, `?` or `[` in the password, the part before it is read as the
 /// port, as the host or as an address, and quoted.
 const QUOTES: [Quote; 3] = [
     Quote {
@@ -201,13 +215,9 @@ fn quotes(text: &[u8], found: &mut Vec<Range<usize>>) {
     for quote in &QUOTES {
         for at in memmem::find_iter(text, quote.marker) {
             let line = text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let range = if !quote.before {
-                quoted_after(text, at + quote.marker.len())
-            } else if let Some(netloc) = memmem::rfind(&text[line..at], b"netloc ") {
-                // Printed bare: `netloc user:password@host contains invalid …`.
-                line + netloc + "netloc ".len()..at
-            } else {
-                quoted_before(text, line, at)
+            let range = match quote.before {
+                true => quoted_before(text, line, at),
+                false => quoted_after(text, at + quote.marker.len()),
             };
             if !text[range.clone()].iter().all(|byte| (quote.harmless)(*byte)) {
                 found.push(range);
@@ -296,6 +306,10 @@ mod tests {
             "PASSWORD_FILE",
             "DB_PASSWORD_PATH",
             "COMPASS",
+            "MAX_TOKENS",
+            "GIT_CREDENTIAL_HELPER",
+            "MAX_TOKENS",
+            "GIT_CREDENTIAL_HELPER",
             "AUTHOR",
             "SUDO_ASKPASS",
             "TOKEN_TTL",
@@ -345,7 +359,7 @@ mod tests {
             "://",
             "a://:@",
             "ssh://git@github.com",
-            "https://[::1]:8080/",
+            "https://[::1]:8080/@x",
         ] {
             assert_eq!(found(text), [""; 0], "{text}");
         }
@@ -354,9 +368,13 @@ mod tests {
     #[test]
     fn a_url_that_is_cut_off_may_have_lost_its_at_sign() {
         let text = b"amqp://user:hunt";
-        assert_eq!(ranges(text, true), [12..16]);
+        assert_eq!(ranges(text, true).first(), Some(&(12..16)));
         assert!(ranges(text, false).is_empty());
-        assert!(ranges(b"amqp://host:5672", true).is_empty(), "that is a port");
+        for hosts in
+            ["amqp://host:5672", "redis://[::1]:6379", "redis-sentinel://a:26379,b:26379/0", "http://[::1]/"]
+        {
+            assert!(ranges(hosts.as_bytes(), true).is_empty(), "{hosts}: those are ports");
+        }
         assert!(ranges(b"amqp://user:hunt more", true).is_empty(), "that one ended");
     }
 
@@ -376,10 +394,9 @@ mod tests {
         assert_eq!(found("Port could not be cast to integer value as 'p\\'a\"'\nrest 'x'"), ["p\\'a\""]);
         assert_eq!(found("ValueError: 'geheim' does not appear to be an IPv4 or IPv6 address"), ["geheim"]);
         assert_eq!(found("ValueError: '10.0.0.300' does not appear to be an IPv4 or IPv6 address"), [""; 0]);
-        assert_eq!(
-            found("ValueError: netloc u:p℀ss@h contains invalid characters under NFKC normalization"),
-            ["u:p℀ss@h"]
-        );
+        let netloc =
+            "ValueError: netloc 'user:p℀ss@host' contains invalid characters under NFKC normalization";
+        assert_eq!(found(netloc), ["user:p℀ss@host"]);
         assert_eq!(found("Port could not be cast to integer value as "), [""; 0]);
     }
 
@@ -399,7 +416,7 @@ mod tests {
         #[test]
         fn no_mixture_of_its_own_words_makes_it_panic(words in proptest::collection::vec(proptest::sample::select(vec![
             "://", "a", ":", "@", "/", "'", "\"", "password=", "=", "\n", " ", "Port could not be cast to integer value as ",
-            " does not appear to be an IPv4 or IPv6 address", "netloc ", " contains invalid characters under NFKC normalization", "é",
+            " does not appear to be an IPv4 or IPv6 address", " contains invalid characters under NFKC normalization", "é",
         ]), 0..12), cut: bool) {
             let text = words.concat();
             for range in ranges(text.as_bytes(), cut) {

@@ -299,3 +299,27 @@ fn create_dirs(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_lie_where_the_person_looks_for_them() {
+        let scratch = tempfile::tempdir().unwrap();
+        let own = Invoker::current();
+        let invoker =
+            |uid, through_sudo| Invoker { uid, through_sudo, home: "/home/me".into(), ..own.clone() };
+        let home = Path::new("/home/me/.local/state/observer");
+        let xdg = scratch.path();
+        assert_eq!(default_path(&invoker(own.uid, false), None), home);
+        assert_eq!(default_path(&invoker(own.uid, false), Some(xdg)), xdg.join("observer"));
+        assert_eq!(default_path(&invoker(own.uid, false), Some(Path::new("relative"))), home, "the XDG rule");
+        assert_eq!(
+            default_path(&invoker(own.uid, true), Some(xdg)),
+            xdg.join("observer"),
+            "sudo -E, their own"
+        );
+        assert_eq!(default_path(&invoker(own.uid + 1, true), Some(xdg)), home, "root's variable, not theirs");
+    }
+}

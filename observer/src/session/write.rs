@@ -172,12 +172,12 @@ impl Recorder {
     }
 
     /// Ends the session: one file, indexed, synced. Says what trouble there was; the session is readable even then.
-    pub fn finish(mut self, ending: &Ending) -> Option<String> {
+    pub fn finish(mut self, ending: Ending) -> Option<String> {
         self.commit();
         if self.trouble.is_some() {
             drop(self.mark.shrink(0));
         }
-        if let Err(error) = self.write_ending(ending) {
+        if let Err(error) = self.write_ending(&ending) {
             let trouble = format!("cannot write the end of session {}: {error}", self.path.display());
             self.trouble.get_or_insert(trouble);
         }

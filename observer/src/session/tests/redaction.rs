@@ -80,13 +80,14 @@ fn variables_and_arguments_that_name_secrets() {
         "SSH_AUTH_SOCK=/run/a",
         "KEYBOARD=us",
         "SECRET=",
+        "CREDENTIALS=/etc/k.json",
         "BROKER_URL=amqp://u:p#w@h/v",
         "X",
     ];
     assert_eq!(
         redacted(&mut redactor(), exec(&argv, &env)),
         "w --password «» --token=«» --no-password x -p 2 PGPASSWORD=«» --auth-method md5|\
-         DB_PASSWORD=«» SSH_AUTH_SOCK=/run/a KEYBOARD=us SECRET= BROKER_URL=amqp://u:«»@h/v X"
+         DB_PASSWORD=«» SSH_AUTH_SOCK=/run/a KEYBOARD=us SECRET= CREDENTIALS=/etc/k.json BROKER_URL=amqp://u:«»@h/v X"
     );
 }
 
@@ -216,7 +217,7 @@ fn nothing_of_a_secret_is_in_the_file() {
         data,
     ]);
     let path = recorder.path().to_owned();
-    recorder.finish(&ending());
+    recorder.finish(ending());
     let file = std::fs::read(&path).unwrap();
     assert_eq!(memchr::memmem::find(&file, b"hunter22"), None);
     let session = Session::open(&path).unwrap();

@@ -36,7 +36,7 @@ fn finished(dir: &StateDir) -> (Session, Vec<Event>) {
         event(STARTED_NS + 50, bodies::all().into_iter().find(|body| body.kind() == "output").unwrap());
     output.bytes = vec![0, 255, b'x'];
     recorder.append(vec![output.clone()]);
-    assert_eq!(recorder.finish(&ending()), None);
+    assert_eq!(recorder.finish(ending()), None);
     (Session::open(&dir.find("one").unwrap()).unwrap(), events.into_iter().chain([output]).collect())
 }
 
@@ -88,7 +88,7 @@ fn events_are_read_in_order_of_time_and_as_filtered() {
         event(STARTED_NS + at, Body::Open(FileCall { resolved: Known::Is(path.into()), ..call }))
     };
     let events = vec![late, open(9, "/a/\"q\".py"), open(3, "/b.py"), event(STARTED_NS + 3, Body::OomVictim)];
-    record(&dir, header("a", "one"), events).finish(&ending());
+    record(&dir, header("a", "one"), events).finish(ending());
     let session = Session::open(&dir.find("a").unwrap()).unwrap();
     let ids = |filter| read(&session, &filter).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     let all = Filter::default();
@@ -151,7 +151,7 @@ fn a_session_can_be_read_while_it_is_recorded() {
     recorder.append(vec![event(2, Body::OomVictim)]);
     recorder.commit();
     assert_eq!(read(&session, &Filter::default()).len(), 2);
-    recorder.finish(&ending());
+    recorder.finish(ending());
     assert_eq!((session.state(), session.ending()), (State::Done, Some(ending())));
     drop(session);
     let session = Session::open(&dir.find("@").unwrap()).unwrap();
