@@ -123,6 +123,17 @@ fn a_large_session_fits_the_screen() {
 }
 
 #[test]
+fn among_many_workers_the_one_that_died_is_shown() {
+    let mut events = events();
+    events.truncate(1);
+    events.extend((5_000..5_050).map(|pid| at(10, 4711, 4711, Body::Fork { child: Pid(pid) })));
+    events.push(at(20, 5_040, 5_040, Body::Exit { code: None, signal: Some(11), core_dumped: true }));
+    let text = screen(&Model::fold(STARTED_NS, &events), None, 100);
+    assert!(text.contains("5040 (forked)") && text.contains("killed by SIGSEGV, core dumped"), "{text}");
+    assert!(text.contains("… and 42 more\n"), "{text}");
+}
+
+#[test]
 fn an_event_is_one_flat_json_object() {
     let events = events();
     let record = |index: usize| serde_json::to_value(Record::new(7, &events[index], STARTED_NS)).unwrap();

@@ -27,7 +27,7 @@ fn with_session<T>(test: impl FnOnce(&Session) -> T) -> T {
     let mut recorder = Recorder::create(&dir, fixture::header(), Redactor::open(&dir).unwrap()).unwrap();
     let path = recorder.path().to_owned();
     recorder.append(fixture::events());
-    assert_eq!(recorder.finish(&fixture::ending()), None);
+    assert_eq!(recorder.finish(fixture::ending()), None);
     test(&Session::open(&path).unwrap())
 }
 

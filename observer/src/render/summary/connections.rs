@@ -90,9 +90,7 @@ impl Screen<'_> {
             line.push(PLAIN, "AMQP ");
         }
         match first.result {
-            Some(0) if first.is_datagram => {
-                line.push(DIM, "datagram socket, pointed there")
-            }
+            Some(0) if first.is_datagram => line.push(DIM, "datagram socket, pointed there"),
             Some(0) => line.push(GOOD, "established"),
             Some(errno) => line.push(BAD, names::errno(errno)),
             // An answer that nobody waited for, or one that never came.

@@ -56,13 +56,13 @@ pub fn write(
     let section = |label, lines, share| Section { label, lines, share, keeps_end: false };
     let mut sections = vec![
         section("session", screen.headline(), 3),
-        section("processes", screen.processes(), 8),
-        section("imports", screen.imports(), 7),
+        section("processes", screen.processes(), processes::MAX_LINES),
+        section("imports", screen.imports(), 6),
         section("connections", screen.connections(), 6),
         section("trouble", screen.trouble(), 4),
         section("waiting", screen.waiting(), 2),
         Section { keeps_end: true, ..section("output", screen.output(), 5) },
-        section("not seen", screen.not_seen(), 4),
+        section("not seen", screen.not_seen(), 3),
         section("next", screen.next(), 1),
     ];
     share_out(&mut sections);

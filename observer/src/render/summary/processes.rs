@@ -13,6 +13,8 @@ use crate::{
 
 /// A tree is drawn this deep; what is deeper is drawn at this depth.
 const MAX_DEPTH: usize = 8;
+/// Lines for processes.
+pub(super) const MAX_LINES: usize = 10;
 /// Installed packages named for a process.
 const MAX_PACKAGES: usize = 12;
 
@@ -28,13 +30,18 @@ impl Screen<'_> {
             if !drawn.insert(std::ptr::from_ref(process)) {
                 continue;
             }
-            lines.push(self.process(process, depth));
-            lines.extend(self.failed_execs(process, depth));
+            let notable = depth == 0
+                || process.stopped_since_ns.is_some()
+                || !process.failed_execs.is_empty()
+                || process.exit.as_ref().is_some_and(|exit| exit.code != Some(0));
+            lines.push((notable, self.process(process, depth)));
+            lines.extend(self.failed_execs(process, depth).map(|line| (true, line)));
             let mut children: Vec<_> =
                 self.model.processes.children(process.pid).map(|child| (child, depth + 1)).collect();
             children.reverse();
             pending.append(&mut children);
         }
+        let mut lines = keep_notable(lines);
         if self.model.processes.left_out > 0 {
             let count = units::counted(self.model.processes.left_out, "process");
             lines.push(Line::new().with(ODD, format!("and {count} more than are followed")));
@@ -99,21 +106,19 @@ impl Screen<'_> {
         line
     }
 
-    fn failed_execs(&self, process: &Process, depth: usize) -> Vec<Line> {
+    fn failed_execs(&self, process: &Process, depth: usize) -> Option<Line> {
         // A search along PATH fails once for each directory: of those that came to nothing, the last says enough.
-        let Some(last) = process.failed_execs.last().filter(|_| process.execs.is_empty()) else {
-            return Vec::new();
-        };
+        let last = process.failed_execs.last().filter(|_| process.execs.is_empty())?;
         let indent = "  ".repeat(depth.min(MAX_DEPTH));
         let path = last.path.get().map_or("(path unknown)", String::as_str);
         let tried = match process.failed_execs.len() {
             1 => String::new(),
             count => format!(" (and {} before)", count - 1),
         };
-        vec![
+        Some(
             Line::new()
                 .with(BAD, format!("{indent}  could not run {path}: {}{tried}", names::errno(last.errno))),
-        ]
+        )
     }
 
     pub(super) fn imports(&self) -> Vec<Line> {
@@ -182,4 +187,25 @@ impl Screen<'_> {
         }
         line
     }
+}
+
+/// Cuts a large tree down to its share of the screen: of what is alike, the first; what ended badly stays.
+fn keep_notable(lines: Vec<(bool, Line)>) -> Vec<Line> {
+    let left_out = lines.len().saturating_sub(MAX_LINES);
+    if left_out == 0 {
+        return lines.into_iter().map(|(_, line)| line).collect();
+    }
+    let notable = lines.iter().filter(|(notable, _)| *notable).count().min(MAX_LINES - 1);
+    let (mut notable_room, mut other_room) = (notable, MAX_LINES - 1 - notable);
+    let mut kept: Vec<Line> = lines
+        .into_iter()
+        .filter_map(|(notable, line)| {
+            let room = if notable { &mut notable_room } else { &mut other_room };
+            let fits = *room > 0;
+            *room = room.saturating_sub(1);
+            fits.then_some(line)
+        })
+        .collect();
+    kept.push(Line::new().with(DIM, format!("… and {} more", left_out + 1)));
+    kept
 }
