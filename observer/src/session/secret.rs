@@ -68,7 +68,9 @@ pub(super) fn possible(text: &[u8]) -> bool {
     memchr2_iter(b':', b'=', text).any(|at| match text[at] {
         b'=' => at > 0 && !text[at - 1].is_ascii_whitespace(),
         _ => text[at..].starts_with(b"://"),
-    }) || QUOTES.iter().any(|quote| memmem::find(text, quote.marker).is_some())
+    })
+        // Every marker has a blank in it, and hardly any path does: paths are most of what comes.
+        || memchr(b' ', text).is_some() && QUOTES.iter().any(|quote| memmem::find(text, quote.marker).is_some())
 }
 
 /// The parts of `text` that are secrets, in order, without overlaps. `cut`: the text may go on elsewhere, so a URL that reaches its end
