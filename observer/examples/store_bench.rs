@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
         // Made outside the measured time: in a recording, the source makes them.
         let events = (batch * BATCH..((batch + 1) * BATCH).min(total)).map(event).collect();
         let (begin, cpu) = (Instant::now(), cpu_time()?);
-        recorder.append(events);
+        recorder.append(events, None);
         appending += begin.elapsed();
         computing += cpu_time()? - cpu;
     }

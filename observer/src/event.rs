@@ -356,7 +356,7 @@ pub enum Body {
         fd: Fd,
         /// The inode behind it (pipe, terminal or file): two ends of one pipe share it.
         inode: u64,
-        /// True length in bytes.
+        /// True length of this piece in bytes; `bytes` may hold less.
         len: u64,
         /// Where in `bytes` this piece stands within the call, for calls longer than one piece.
         piece_offset: u64,

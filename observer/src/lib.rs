@@ -8,6 +8,7 @@ pub mod cli;
 pub mod event;
 pub mod model;
 pub mod python;
+pub mod recording;
 pub mod render;
 pub mod session;
 pub mod source;

@@ -1,2 +1,98 @@
 //! Parse, dispatch, exit status; nothing else.
-fn main() {}
+#![no_main]
+#![expect(
+    unsafe_code,
+    reason = "an unmangled main is what keeps Rust's runtime from ignoring SIGPIPE before we can see it"
+)]
+
+use std::{
+    ffi::c_int,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+};
+
+use anstream::ColorChoice;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::CompleteEnv;
+use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, rm, show};
+
+/// Says from outside why a dramatiq worker does not consume its messages.
+///
+/// observer watches a process tree from the kernel: programs started with their whole environment, files looked for and opened,
+/// connections, AMQP traffic, output, signals and silent exits. Nothing is changed in what is observed.
+#[derive(Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Start here:\n  sudo observer attach --cmd \"python -m dramatiq minimal_worker\"\n  observer show @\n\nTab completion: source <(COMPLETE=bash observer)   (also zsh, fish)"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Where sessions are kept [default: $XDG_STATE_HOME/observer, else ~/.local/state/observer]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// How to print facts
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    format: Format,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    color: String,
+    /// Say more of what observer itself does (-vv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Attach(attach::Args),
+    Ls(ls::Args),
+    Show(show::Args),
+    Rm(rm::Args),
+    Doctor(doctor::Args),
+}
+
+/// The C entry point. Rust's own would ignore SIGPIPE and open what is closed of descriptors 0 to 2, and the command we start would
+/// inherit both.
+#[unsafe(no_mangle)]
+extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
+    CompleteEnv::with_factory(Cli::command).complete();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    let levels = ["warn", "observer=info", "observer=debug"];
+    let level = levels[usize::from(cli.verbose).min(levels.len() - 1)];
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let choice = match cli.color.as_str() {
+        "always" => ColorChoice::AlwaysAnsi,
+        "never" => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    };
+    let color = match choice {
+        // Asks NO_COLOR, CLICOLOR and TERM as well as the terminal.
+        ColorChoice::Auto => anstream::AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
+        choice => choice != ColorChoice::Never,
+    };
+    let context = Context { state_dir: cli.state_dir, format: cli.format, color, choice };
+    let attaching = matches!(cli.verb, Verb::Attach(_));
+    let result = match &cli.verb {
+        Verb::Attach(args) => attach::run(args, &context),
+        Verb::Ls(args) => ls::run(args, &context),
+        Verb::Show(args) => show::run(args, &context),
+        Verb::Rm(args) => rm::run(args, &context),
+        Verb::Doctor(args) => doctor::run(args, &context),
+    };
+    let status = result.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "observer: {error:#}");
+        ExitStatus(if attaching { 125 } else { 1 })
+    });
+    c_int::from(status.0)
+}

@@ -1,11 +1,9 @@
 //! `observer ls`: the sessions there are. Knows sessions' headers and endings, and none of their events.
 
-use std::process::ExitCode;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Context, Format, print, printable};
+use super::{Context, ExitStatus, Format, print, printable};
 use crate::session::{Ending, Listed, State, Summary};
 
 /// List the recorded sessions, the newest first.
@@ -25,7 +23,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When the state directory cannot be read. A session that cannot be read is listed, with the reason.
-pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let dir = context.open_state_dir()?;
     let mut sessions = dir.list()?;
     sessions.truncate(args.limit.unwrap_or(usize::MAX));
@@ -40,7 +38,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
         }
         Format::Text => table(&sessions, Timestamp::now(), context.color),
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitStatus::SUCCESS)
 }
 
 fn json_of(sessions: &[Listed]) -> serde_json::Result<String> {

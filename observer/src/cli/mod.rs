@@ -1,5 +1,7 @@
 //! The verbs, one file each, and what they share. Knows the terminal; decides nothing about what was recorded.
 
+pub mod attach;
+pub mod doctor;
 pub mod ls;
 pub mod rm;
 pub mod show;
@@ -33,6 +35,8 @@ pub struct Context {
     pub format: Format,
     /// Whether standard output takes colours.
     pub color: bool,
+    /// What was asked of colours, for other streams.
+    pub choice: anstream::ColorChoice,
 }
 
 impl Context {
@@ -42,6 +46,23 @@ impl Context {
     /// When it cannot be opened or created.
     pub fn open_state_dir(&self) -> anyhow::Result<StateDir> {
         Ok(StateDir::open(self.state_dir.as_deref(), &Invoker::current())?)
+    }
+}
+
+/// What to exit with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus(pub u8);
+
+impl ExitStatus {
+    /// All went well.
+    pub const SUCCESS: Self = Self(0);
+    /// The answer is no, or there is none.
+    pub const FAILURE: Self = Self(1);
+}
+
+impl From<u8> for ExitStatus {
+    fn from(status: u8) -> Self {
+        Self(status)
     }
 }
 

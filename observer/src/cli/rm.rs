@@ -1,10 +1,8 @@
 //! `observer rm`: removes sessions. Knows the state directory only.
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
-use super::{Context, Format, print, printable};
+use super::{Context, ExitStatus, Format, print, printable};
 use crate::session::Listed;
 
 /// Remove recorded sessions.
@@ -28,7 +26,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When one is not known, is being recorded, or cannot be removed.
-pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let dir = context.open_state_dir()?;
     let mut wanted: Vec<Listed> = Vec::new();
     for name in &args.sessions {
@@ -53,7 +51,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
             serde_json::to_string_pretty(&json!({ "schema": "observer.rm/1", "removed": removed }))? + "\n"
         }
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitStatus::SUCCESS)
 }
 
 #[cfg(test)]
@@ -61,7 +59,7 @@ mod tests {
     use super::*;
     use crate::session::{StateDir, testing};
 
-    fn rm(dir: &StateDir, sessions: &[&str], force: bool) -> anyhow::Result<ExitCode> {
+    fn rm(dir: &StateDir, sessions: &[&str], force: bool) -> anyhow::Result<ExitStatus> {
         let context = Context { state_dir: Some(dir.path().to_owned()), ..Context::default() };
         run(&Args { sessions: sessions.iter().map(|name| (*name).to_owned()).collect(), force }, &context)
     }

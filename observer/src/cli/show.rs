@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     ops::ControlFlow,
-    process::ExitCode,
 };
 
 use anstream::{AutoStream, ColorChoice};
@@ -12,7 +11,7 @@ use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
-use super::{Context, Format};
+use super::{Context, ExitStatus, Format};
 use crate::{
     event::{Body, Event, Pid},
     model::{Model, files},
@@ -88,7 +87,7 @@ impl Args {
 /// # Errors
 /// When there is no such session, when it cannot be read, or when standard output cannot be written. A reader that has seen enough
 /// (`| head`) is no error.
-pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let session = Session::open(&context.open_state_dir()?.find(&args.session)?)?;
     let colors = if context.color { ColorChoice::AlwaysAnsi } else { ColorChoice::Never };
     let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colors));
@@ -97,13 +96,13 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
         Format::Json => document(args, &session, &mut out),
     };
     match written.and_then(|()| Ok(out.flush()?)) {
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        result => result.map(|()| ExitCode::SUCCESS),
+        Err(error) if is_closed_pipe(&error) => Ok(ExitStatus::SUCCESS),
+        result => result.map(|()| ExitStatus::SUCCESS),
     }
 }
 
 /// The terminal's width; 100 where there is none.
-fn columns() -> usize {
+pub(super) fn columns() -> usize {
     terminal_size::terminal_size().map_or(100, |(width, _)| width.0.into())
 }
 
@@ -234,7 +233,7 @@ impl<'a, W: Write> Timeline<'a, W> {
 }
 
 /// Whether an event is part of looking for files: of those, only imports and refusals tell something by themselves.
-fn is_search(body: &Body) -> bool {
+pub(super) fn is_search(body: &Body) -> bool {
     match body {
         Body::Open(call) if call.errno == 0 => files::imported(body).is_none(),
         Body::Open(call) => files::is_missing(call.errno),

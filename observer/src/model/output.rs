@@ -78,7 +78,7 @@ impl Outputs {
 
     /// `parent_of` tells who started a process.
     pub(super) fn add(&mut self, event: &Event, parent_of: impl Fn(Pid) -> Option<Pid>) {
-        let Body::Output { stream, len, piece_offset, errno, .. } = &event.body else { return };
+        let Body::Output { stream, len, errno, .. } = &event.body else { return };
         let key = (event.pid, stream_order(*stream));
         if !self.streams.contains_key(&key) && self.streams.len() >= MAX_STREAMS {
             return;
@@ -89,10 +89,7 @@ impl Outputs {
             written.failed = Some((count + 1, *errno));
             return;
         }
-        // The length is the call's: the pieces of a long call all carry it.
-        if *piece_offset == 0 {
-            written.bytes += len;
-        }
+        written.bytes += len;
         for bytes in written.complete(event.at_ns, &event.bytes) {
             let line = Line { at_ns: event.at_ns, pid: event.pid, stream: *stream, bytes, relayed: false };
             push_line(&mut self.tail, line, &parent_of);

@@ -45,6 +45,11 @@ impl Invoker {
         }
     }
 
+    /// A user of the database, for a command to run as.
+    pub fn of(user: &User) -> Self {
+        Self::named(user.uid.as_raw(), user.gid.as_raw(), Some(user.dir.clone()), false)
+    }
+
     fn named(uid: u32, gid: u32, home: Option<PathBuf>, through_sudo: bool) -> Self {
         let entry = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         let groups = entry

@@ -46,7 +46,7 @@ pub(crate) fn event(at_ns: u64, body: Body) -> Event {
 /// A recorder to which these events were given.
 pub(crate) fn record(dir: &StateDir, header: Header, events: Vec<Event>) -> Recorder {
     let mut recorder = Recorder::create(dir, header, Redactor::open(dir).unwrap()).unwrap();
-    recorder.append(events);
+    recorder.append(events, None);
     recorder.commit();
     recorder
 }

@@ -20,8 +20,8 @@ use crate::event::{Body, Direction, Event, Hop, NoteLevel, Origin, Pid, SocketId
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// How much of the recording may be lost when we are killed.
-const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// With the time a source takes to hand over, what may be lost when we are killed stays under 100 ms.
+const COMMIT_EVERY: Duration = Duration::from_millis(40);
 
 /// How many events pass between two looks at the clock.
 const CLOCK_EVERY: usize = 256;
@@ -133,19 +133,26 @@ impl Recorder {
         self.trouble.as_deref()
     }
 
-    /// Redacts and stores events. What cannot be stored is counted.
-    pub fn append(&mut self, events: Vec<Event>) {
+    /// Redacts and stores events, and shows each, redacted, to `watch`. What cannot be stored is counted.
+    pub fn append(&mut self, events: Vec<Event>, mut watch: Option<&mut dyn FnMut(&Event)>) {
         for (index, mut event) in events.into_iter().enumerate() {
             if index % CLOCK_EVERY == 0 {
                 self.commit_if_due();
             }
             self.last_ns = self.last_ns.max(event.at_ns);
-            if self.trouble.is_some() {
+            if self.trouble.is_some() && watch.is_none() {
                 self.unstored.add(event.body.kind(), 1);
                 continue;
             }
             self.redactor.redact_event(&mut event);
             self.filter_data(&mut event);
+            if let Some(watch) = &mut watch {
+                watch(&event);
+            }
+            if self.trouble.is_some() {
+                self.unstored.add(event.body.kind(), 1);
+                continue;
+            }
             self.pending.add(event.body.kind(), 1);
             if let Err(error) = self.begin_if_needed().and_then(|()| self.insert(&event)) {
                 self.fail(&error);
@@ -154,7 +161,7 @@ impl Recorder {
         self.commit_if_due();
     }
 
-    /// Commits when the open transaction is older than 100 ms. To be called also when nothing happens.
+    /// Commits when the open transaction is old enough. To be called also when nothing happens.
     pub fn commit_if_due(&mut self) {
         if self.began.is_some_and(|began| began.elapsed() >= COMMIT_EVERY) {
             self.commit();

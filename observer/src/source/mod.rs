@@ -1,6 +1,8 @@
 //! Where events come from. A source knows the machine or the broker it looks at; it knows nothing of sessions, models or terminals.
 
 pub mod ebpf;
+pub mod launch;
+pub mod probe;
 pub mod proc;
 
 use std::time::Duration;
@@ -43,6 +45,9 @@ pub trait Source: Send {
     /// # Errors
     /// When nothing more can be had from this source; what was appended before is valid.
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<Flow, SourceError>;
+
+    /// Appends all that is left, however young or incomplete. Called once, last.
+    fn finish(&mut self, out: &mut Vec<Event>);
 }
 
 /// Why a source failed: what was attempted, on what, what the system answered, what to do next.

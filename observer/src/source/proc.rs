@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::event::{
-    Address, Body, Event, Exec, Executable, Fd, FdKind, FdTarget, Holder, Known, Limit, Origin, Pid, SocketId, Tid,
-    User,
+    Address, Body, Event, Exec, Executable, Fd, FdKind, FdTarget, Holder, Known, Limit, Origin, Pid,
+    SocketId, Tid, User,
 };
 
 /// `CLOCK_MONOTONIC` now, in nanoseconds: the clock of every event.
@@ -126,16 +126,13 @@ fn fd_target(pid: u32, fd: i32, pipes: &mut PipeHolders) -> Known<FdTarget> {
         () if kind.is_dir() => FdKind::Directory,
         () if kind.is_fifo() => FdKind::Pipe,
         () if kind.is_socket() => FdKind::Socket,
-        () if kind.is_char_device() => {
-            match name.as_deref() {
-                Some(name) if name.starts_with("/dev/pts/") || name.starts_with("/dev/tty") => FdKind::Tty,
-                _ => FdKind::Device,
-            }
-        }
+        () if kind.is_char_device() => match name.as_deref() {
+            Some(name) if name.starts_with("/dev/pts/") || name.starts_with("/dev/tty") => FdKind::Tty,
+            _ => FdKind::Device,
+        },
         () => FdKind::Other,
     };
-    let other_end =
-        if what == FdKind::Pipe { pipes.other_end(facts.ino(), pid) } else { Known::none() };
+    let other_end = if what == FdKind::Pipe { pipes.other_end(facts.ino(), pid) } else { Known::none() };
     let path = match what {
         FdKind::Pipe | FdKind::Socket | FdKind::Other => Known::none(),
         _ => or_unknown(name),
@@ -209,7 +206,9 @@ pub fn past(pid: u32, pipes: &mut PipeHolders) -> Vec<Event> {
         bytes: Vec::new(),
     };
     let mut events = vec![event(Body::Exec(Box::new(exec(pid, pipes))))];
-    events.extend(threads(pid).into_iter().filter(|tid| *tid != pid).map(|tid| event(Body::Thread { child: Tid(tid) })));
+    events.extend(
+        threads(pid).into_iter().filter(|tid| *tid != pid).map(|tid| event(Body::Thread { child: Tid(tid) })),
+    );
     events.extend(sockets(pid).into_iter().map(event));
     events
 }
@@ -341,7 +340,9 @@ const LISTEN: u8 = 10;
 fn tcp_sockets(pid: u32) -> HashMap<u64, (SocketAddr, SocketAddr, u8)> {
     let Ok(process) = procfs::process::Process::new(pid as i32) else { return HashMap::new() };
     let entries = process.tcp().into_iter().chain(process.tcp6()).flatten();
-    entries.map(|entry| (entry.inode, (entry.local_address, entry.remote_address, entry.state.to_u8()))).collect()
+    entries
+        .map(|entry| (entry.inode, (entry.local_address, entry.remote_address, entry.state.to_u8())))
+        .collect()
 }
 
 #[cfg(test)]

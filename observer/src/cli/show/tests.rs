@@ -26,7 +26,7 @@ fn with_session<T>(test: impl FnOnce(&Session) -> T) -> T {
     let dir = StateDir::open(Some(scratch.path()), &Invoker::current()).unwrap();
     let mut recorder = Recorder::create(&dir, fixture::header(), Redactor::open(&dir).unwrap()).unwrap();
     let path = recorder.path().to_owned();
-    recorder.append(fixture::events());
+    recorder.append(fixture::events(), None);
     assert_eq!(recorder.finish(fixture::ending()), None);
     test(&Session::open(&path).unwrap())
 }

@@ -32,7 +32,7 @@ fn killing_the_recorder_loses_nothing_that_was_committed() {
     if let Some(dir) = as_child() {
         let mut recorder = record(&dir, header("a", "one"), vec![]);
         for n in 1.. {
-            recorder.append(vec![note(STARTED_NS + n)]);
+            recorder.append(vec![note(STARTED_NS + n)], None);
             recorder.commit();
             writeln!(std::io::stderr(), "committed {n}").unwrap();
         }
@@ -88,12 +88,12 @@ fn kept(session: &Session) -> (u64, bool) {
 fn fill(recorder: &mut Recorder) -> u64 {
     let mut given = 0;
     while recorder.trouble().is_none() {
-        recorder.append((0..10).map(|n| note(STARTED_NS + given + n)).collect());
+        recorder.append((0..10).map(|n| note(STARTED_NS + given + n)).collect(), None);
         recorder.commit();
         given += 10;
         assert!(given < 100_000, "it never got full");
     }
-    recorder.append((0..25).map(|n| note(STARTED_NS + given + n)).collect());
+    recorder.append((0..25).map(|n| note(STARTED_NS + given + n)).collect(), None);
     given + 25
 }
 

@@ -210,12 +210,15 @@ fn nothing_of_a_secret_is_in_the_file() {
     let mut data = event(4, bodies::all().into_iter().find(|body| body.kind() == "data").unwrap());
     data.bytes = b"hunter22".to_vec();
     let mut recorder = record(&dir, head, vec![]).with_data_filter(Box::new(Blank));
-    recorder.append(vec![
-        exec(&["x", "--password", "hunter22"], &["U=amqp://u:hunter22@h"]),
-        output("it is hunter22\n"),
-        open("/home/hunter22"),
-        data,
-    ]);
+    recorder.append(
+        vec![
+            exec(&["x", "--password", "hunter22"], &["U=amqp://u:hunter22@h"]),
+            output("it is hunter22\n"),
+            open("/home/hunter22"),
+            data,
+        ],
+        None,
+    );
     let path = recorder.path().to_owned();
     recorder.finish(ending());
     let file = std::fs::read(&path).unwrap();

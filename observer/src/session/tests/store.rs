@@ -35,7 +35,7 @@ fn finished(dir: &StateDir) -> (Session, Vec<Event>) {
     let mut output =
         event(STARTED_NS + 50, bodies::all().into_iter().find(|body| body.kind() == "output").unwrap());
     output.bytes = vec![0, 255, b'x'];
-    recorder.append(vec![output.clone()]);
+    recorder.append(vec![output.clone()], None);
     assert_eq!(recorder.finish(ending()), None);
     (Session::open(&dir.find("one").unwrap()).unwrap(), events.into_iter().chain([output]).collect())
 }
@@ -148,7 +148,7 @@ fn a_session_can_be_read_while_it_is_recorded() {
     let mut recorder = record(&dir, header("a", "one"), vec![event(1, Body::OomVictim)]);
     let session = Session::open(&dir.find("@").unwrap()).unwrap();
     assert_eq!((session.state(), read(&session, &Filter::default()).len()), (State::Recording, 1));
-    recorder.append(vec![event(2, Body::OomVictim)]);
+    recorder.append(vec![event(2, Body::OomVictim)], None);
     recorder.commit();
     assert_eq!(read(&session, &Filter::default()).len(), 2);
     recorder.finish(ending());

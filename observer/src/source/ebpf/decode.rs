@@ -10,8 +10,8 @@ use zerocopy::FromBytes;
 
 use crate::{
     event::{
-        Absence, Address, Body, Direction, Disconnect, Event, Exec, Executable, Fd, FdKind, FdTarget, FileCall, Known,
-        Limit, Origin, OutputStream, Pid, Sender, SocketId, Tid, User,
+        Absence, Address, Body, Direction, Disconnect, Event, Exec, Executable, Fd, FdKind, FdTarget,
+        FileCall, Known, Limit, Origin, OutputStream, Pid, Sender, SocketId, Tid, User,
     },
     source::proc,
 };
@@ -100,7 +100,11 @@ fn known<T>(value: T, whole: bool) -> Known<T> {
 /// A wait status as `wait(2)` has it.
 fn status(code: u32) -> (Option<i32>, Option<i32>, bool) {
     let signal = (code & 0x7f) as i32;
-    if signal == 0 { (Some(((code >> 8) & 0xff) as i32), None, false) } else { (None, Some(signal), code & 0x80 != 0) }
+    if signal == 0 {
+        (Some(((code >> 8) & 0xff) as i32), None, false)
+    } else {
+        (None, Some(signal), code & 0x80 != 0)
+    }
 }
 
 fn errno(ret: i64) -> i32 {
@@ -273,7 +277,11 @@ impl Decoder {
             kind::DATA | kind::OUTPUT => data(record, out)?,
             kind::SLOW => {
                 let (slow, _) = split::<wire::Slow>(record)?;
-                let body = Body::Unstuck { syscall: syscall(header.nr), since_ns: header.enter_ns, result: slow.ret };
+                let body = Body::Unstuck {
+                    syscall: syscall(header.nr),
+                    since_ns: header.enter_ns,
+                    result: slow.ret,
+                };
                 event(body);
             }
             _ => return None,
@@ -331,7 +339,11 @@ impl Decoder {
             argv: Known::unknown(),
             env: Known::unknown(),
             cwd: known(cwd, whole),
-            exe: Known::Is(Executable { path: known(exe, whole), device: device(exec.exe_dev), inode: exec.exe_inode }),
+            exe: Known::Is(Executable {
+                path: known(exe, whole),
+                device: device(exec.exe_dev),
+                inode: exec.exe_inode,
+            }),
             ppid: Pid(exec.ppid),
             caller: Tid(exec.old_tid),
             user: Known::Is(user),
@@ -387,7 +399,8 @@ impl Decoder {
     /// Gives up on arguments that did not come: the program is reported with what there is of them.
     pub(super) fn give_up(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         let late = |waiting: &Waiting| now_ns.saturating_sub(waiting.event.at_ns) > PATIENCE_NS;
-        let tgids: Vec<u32> = self.waiting.iter().filter(|(_, waiting)| late(waiting)).map(|(tgid, _)| *tgid).collect();
+        let tgids: Vec<u32> =
+            self.waiting.iter().filter(|(_, waiting)| late(waiting)).map(|(tgid, _)| *tgid).collect();
         for tgid in tgids {
             self.complete(tgid, out);
         }

@@ -9,6 +9,7 @@ mod rings;
 use std::{
     collections::{HashMap, HashSet},
     os::fd::{AsRawFd, BorrowedFd},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -43,7 +44,7 @@ pub struct Ebpf {
     stuck: HashMap<u32, u64>,
     states: HashMap<u32, char>,
     pipes: proc::PipeHolders,
-    ended: bool,
+    last_facts: Arc<OnceLock<Vec<ProgramFacts>>>,
 }
 
 impl Ebpf {
@@ -72,13 +73,18 @@ impl Ebpf {
             stuck: HashMap::new(),
             states: HashMap::new(),
             pipes: proc::PipeHolders::default(),
-            ended: false,
+            last_facts: Arc::default(),
         })
     }
 
     /// What the kernel holds of our programs.
     pub fn facts(&self) -> Vec<ProgramFacts> {
         self.programs.facts()
+    }
+
+    /// Where [`Source::finish`] will leave the same: by then the source belongs to somebody else.
+    pub fn last_facts(&self) -> Arc<OnceLock<Vec<ProgramFacts>>> {
+        Arc::clone(&self.last_facts)
     }
 
     /// Follows a process that is about to `execve` and all it will start. Until that call succeeds only its failures are recorded.
@@ -157,14 +163,6 @@ impl Ebpf {
         self.programs.threads.insert(tid, Plain(thread), 0).map_err(|answer| full(tid, &answer))
     }
 
-    /// A last poll takes everything, however young; then the source has ended.
-    pub fn finish(&mut self, out: &mut Vec<Event>) {
-        self.ended = true;
-        while self.pending.drain(&mut self.programs.vital, usize::MAX) {}
-        while self.pending.drain(&mut self.programs.bulk, usize::MAX) {}
-        self.hand_out(u64::MAX, out);
-    }
-
     fn hand_out(&mut self, until_ns: u64, out: &mut Vec<Event>) {
         out.append(&mut self.own);
         let decoder = &mut self.decoder;
@@ -207,12 +205,15 @@ impl Ebpf {
             if self.stuck.get(&tid) == Some(&thread.enter_ns) {
                 continue;
             }
-            let (Some((nr, args)), Some(pid)) = (proc::current_call(tid), proc::process_of(tid)) else { continue };
+            let (Some((nr, args)), Some(pid)) = (proc::current_call(tid), proc::process_of(tid)) else {
+                continue;
+            };
             if thread.nr >= 0 && nr != thread.nr as u32 {
                 continue;
             }
             let body = Body::Stuck {
-                syscall: Sysno::new(nr as usize).map_or_else(|| format!("syscall {nr}"), |sysno| sysno.name().into()),
+                syscall: Sysno::new(nr as usize)
+                    .map_or_else(|| format!("syscall {nr}"), |sysno| sysno.name().into()),
                 since_ns: thread.enter_ns,
                 on: waits_on(tid, nr, &args),
                 args,
@@ -292,7 +293,8 @@ impl Source for Ebpf {
             name: "ebpf".into(),
             unseen: vec![
                 "what goes through io_uring, shared memory or memory-mapped files".into(),
-                "what system calls do that are not about processes, files by name, sockets, pipes and output".into(),
+                "what system calls do that are not about processes, files by name, sockets, pipes and output"
+                    .into(),
                 "system calls of 32-bit programs".into(),
                 "addresses of sockets closed by dup2, dup3 or close_range (their TCP state is seen)".into(),
                 "content of encrypted connections".into(),
@@ -301,9 +303,6 @@ impl Source for Ebpf {
     }
 
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<Flow, SourceError> {
-        if self.ended {
-            return Ok(Flow::End);
-        }
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
         // SAFETY: the descriptors live as long as `self.programs`, which outlives this call.
         let fds = unsafe {
@@ -325,5 +324,12 @@ impl Source for Ebpf {
         self.pending.drain(&mut self.programs.bulk, room);
         self.hand_out(until_ns, out);
         Ok(Flow::More)
+    }
+
+    fn finish(&mut self, out: &mut Vec<Event>) {
+        while self.pending.drain(&mut self.programs.vital, usize::MAX) {}
+        while self.pending.drain(&mut self.programs.bulk, usize::MAX) {}
+        self.hand_out(u64::MAX, out);
+        let _ = self.last_facts.set(self.programs.facts());
     }
 }

@@ -131,7 +131,8 @@ fn kernel() -> Result<Kernel, SourceError> {
         })?;
         offsets.push(offset);
     }
-    Kernel::read_from_bytes(offsets.as_bytes()).map_err(|answer| error("cannot lay out kernel offsets", answer, ""))
+    Kernel::read_from_bytes(offsets.as_bytes())
+        .map_err(|answer| error("cannot lay out kernel offsets", answer, ""))
 }
 
 /// `struct pt_regs` of x86-64 (`arch/x86/include/asm/ptrace.h`): rdi, rsi, rdx, r10, r8, r9, orig_rax.
@@ -185,10 +186,12 @@ impl Programs {
                 .program_mut(name)
                 .ok_or_else(|| error(format!("cannot find eBPF program {name}"), "not in the object", next))?
                 .try_into()
-                .map_err(|answer| error(format!("cannot attach eBPF program {name}"), chain(&answer), next))?;
-            program
-                .attach(name)
-                .map_err(|answer| error(format!("cannot attach to tracepoint {name}"), chain(&answer), next))?;
+                .map_err(|answer| {
+                    error(format!("cannot attach eBPF program {name}"), chain(&answer), next)
+                })?;
+            program.attach(name).map_err(|answer| {
+                error(format!("cannot attach to tracepoint {name}"), chain(&answer), next)
+            })?;
         }
         macro_rules! map {
             ($name:literal) => {
@@ -217,23 +220,24 @@ impl Programs {
     ) -> Result<ProgramArray<MapData>, SourceError> {
         let next = "see `observer doctor`";
         let missing = |what: &str| error(format!("cannot find {what}"), "not in the eBPF object", next);
-        let mut table: ProgramArray<MapData> = ebpf
-            .take_map(name)
-            .ok_or_else(|| missing(name))?
-            .try_into()
-            .map_err(|answer| error(format!("cannot open map {name}"), chain(&answer), next))?;
+        let mut table: ProgramArray<MapData> =
+            ebpf.take_map(name)
+                .ok_or_else(|| missing(name))?
+                .try_into()
+                .map_err(|answer| error(format!("cannot open map {name}"), chain(&answer), next))?;
         for (program, calls) in rows {
             let fd: ProgramFd = match ebpf.program(program) {
-                Some(Program::RawTracePoint(found)) => found
-                    .fd()
-                    .and_then(|fd| Ok(fd.try_clone()?))
-                    .map_err(|answer| error(format!("cannot use eBPF program {program}"), chain(&answer), next))?,
+                Some(Program::RawTracePoint(found)) => {
+                    found.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(|answer| {
+                        error(format!("cannot use eBPF program {program}"), chain(&answer), next)
+                    })?
+                }
                 _ => return Err(missing(program)),
             };
             for nr in calls.iter().filter_map(|call| number(call)) {
-                table
-                    .set(nr, &fd, 0)
-                    .map_err(|answer| error(format!("cannot connect {program} to a call"), chain(&answer), next))?;
+                table.set(nr, &fd, 0).map_err(|answer| {
+                    error(format!("cannot connect {program} to a call"), chain(&answer), next)
+                })?;
             }
         }
         Ok(table)

@@ -1,0 +1,185 @@
+//! When an observation is over, and what signals mean until then. Knows the command's process; nothing of what is recorded.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
+        signalfd::{SfdFlags, SignalFd, siginfo},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid as UnixPid,
+};
+use std::os::fd::AsFd;
+
+use super::SignalsSeen;
+use crate::{event::Pid, session::Ending, source::proc};
+
+/// Signals a person or a service manager sends to end or steer a command.
+const PASSED_ON: [Signal; 6] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+/// `si_code` of a signal the terminal made (`SI_KERNEL`): it went to the whole foreground group, our command included.
+const SI_KERNEL: i32 = 0x80;
+/// How long a command has to end after TERM.
+const GRACE_NS: u64 = 10_000_000_000;
+/// How long to wait for word whether a signal reached the command without us.
+const HEARSAY: Duration = Duration::from_millis(120);
+/// How often a process that is not our child is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Signals as they were and as they are.
+pub(super) struct Stops {
+    pub(super) before: SigSet,
+    pub(super) blocked: SigSet,
+    signals: SignalFd,
+}
+
+/// Blocks what would end us, to read it from a descriptor instead.
+pub(super) fn block_signals() -> anyhow::Result<Stops> {
+    let mut blocked = SigSet::empty();
+    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD, Signal::SIGPIPE]) {
+        blocked.add(signal);
+    }
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).context("cannot block signals")?;
+    let mut read = blocked;
+    read.remove(Signal::SIGPIPE);
+    let signals = SignalFd::with_flags(&read, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("cannot read signals")?;
+    for signal in before.iter() {
+        blocked.add(signal);
+    }
+    Ok(Stops { before, blocked, signals })
+}
+
+/// How the observation ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    code: Option<i32>,
+    signal: Option<i32>,
+    reason: &'static str,
+    at_ns: u64,
+}
+
+impl Ended {
+    fn now(code: Option<i32>, signal: Option<i32>, reason: &'static str) -> Self {
+        Self { code, signal, reason, at_ns: proc::monotonic_ns() }
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        Ending { ended_ns: self.at_ns, code: self.code, signal: self.signal, reason: self.reason.into() }
+    }
+
+    /// The status to exit with: the command's own.
+    pub(super) fn status(&self) -> u8 {
+        match (self.code, self.signal) {
+            (Some(code), _) => code as u8,
+            (None, Some(signal)) => 128_u8.wrapping_add(signal as u8),
+            (None, None) => 0,
+        }
+    }
+}
+
+/// Waits for the end of an observation.
+pub(super) struct Supervisor {
+    /// Our child.
+    pub(super) root: Option<Pid>,
+    /// Or the process attached to.
+    pub(super) attached: Option<Pid>,
+    /// `--for`.
+    pub(super) limit_ns: Option<u64>,
+    pub(super) seen: SignalsSeen,
+}
+
+impl Supervisor {
+    pub(super) fn wait(&self, stops: &Stops) -> Ended {
+        let mut deadline = self.limit_ns.map(|limit| proc::monotonic_ns() + limit);
+        let mut terminated = false;
+        loop {
+            let now = proc::monotonic_ns();
+            let left =
+                deadline.map(|at| Duration::from_nanos(at.saturating_sub(now)) + Duration::from_millis(1));
+            let wait = match (self.root, left) {
+                (Some(_), None) => PollTimeout::NONE,
+                (Some(_), Some(left)) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+                (None, left) => {
+                    let wait = left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY));
+                    PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+                }
+            };
+            let _ = poll(&mut [PollFd::new(stops.signals.as_fd(), PollFlags::POLLIN)], wait);
+            while let Ok(Some(info)) = stops.signals.read_signal() {
+                if let Some(ended) = self.on_signal(&info) {
+                    return ended;
+                }
+            }
+            if let Some(ended) = self.reap(if terminated { "time-limit" } else { "exited" }) {
+                return ended;
+            }
+            if deadline.is_some_and(|at| proc::monotonic_ns() >= at) {
+                let Some(root) = self.root else { return Ended::now(None, None, "time-limit") };
+                let (signal, next) =
+                    if terminated { (Signal::SIGKILL, None) } else { (Signal::SIGTERM, Some(GRACE_NS)) };
+                let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
+                terminated = true;
+                deadline = next.map(|grace| proc::monotonic_ns() + grace);
+            }
+        }
+    }
+
+    fn on_signal(&self, info: &siginfo) -> Option<Ended> {
+        let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+        if signal == Signal::SIGCHLD {
+            return None;
+        }
+        let Some(root) = self.root else {
+            // What we are attached to is not ours to end: a signal means that we are to stop looking.
+            return Some(Ended::now(None, None, "interrupted"));
+        };
+        if info.ssi_code != SI_KERNEL && !self.reached_without_us(info) {
+            let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
+        }
+        None
+    }
+
+    /// Whether the sender addressed the whole process group, so that the command has the signal already.
+    fn reached_without_us(&self, info: &siginfo) -> bool {
+        let since_ns = proc::monotonic_ns().saturating_sub(HEARSAY.as_nanos() as u64);
+        let until = std::time::Instant::now() + HEARSAY;
+        while std::time::Instant::now() < until {
+            if self.seen.has(info.ssi_signo as i32, info.ssi_pid, since_ns) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    fn reap(&self, reason: &'static str) -> Option<Ended> {
+        let Some(root) = self.root else {
+            let gone = self.attached.is_some_and(|pid| matches!(proc::state(pid.0), None | Some('Z' | 'X')));
+            return gone.then(|| Ended::now(None, None, "exited"));
+        };
+        match waitpid(UnixPid::from_raw(root.0 as i32), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => Some(Ended::now(Some(code), None, reason)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Ended::now(None, Some(signal as i32), reason)),
+            Err(Errno::ECHILD) => Some(Ended::now(None, None, reason)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_the_commands_own() {
+        assert_eq!(Ended::now(Some(3), None, "exited").status(), 3);
+        assert_eq!(Ended::now(None, Some(9), "exited").status(), 137);
+        assert_eq!(Ended::now(None, None, "let-go").status(), 0);
+    }
+}

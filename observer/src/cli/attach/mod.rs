@@ -1,0 +1,282 @@
+//! `observer attach`: records a command or a running process until it ends, then says what happened. It decides who runs and when
+//! it is over; what is seen is the source's, what is kept the session's.
+
+mod end;
+mod target;
+
+use std::{
+    collections::VecDeque,
+    io::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use end::Supervisor;
+use nix::sys::signal::{SigmaskHow, sigprocmask};
+use target::Target;
+
+use super::{Context, ExitStatus, show};
+use crate::{
+    amqp::mask::SaslMasker,
+    event::{Body, Event, Pid},
+    recording::{Glance, Recording, Watch},
+    render::{timeline, units},
+    session::{Header, Invoker, Recorder, Redactor, Session, StateDir},
+    source::{self, Source, ebpf::Ebpf, probe, proc},
+};
+
+/// Where events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// The best there is on this machine.
+    Auto,
+    /// eBPF, or an error that says why not.
+    Ebpf,
+}
+
+/// Record a command, or a running process and all it started, from outside.
+///
+/// Nothing is changed in what is observed: it runs as you (also under sudo), with your environment, directory, limits and terminal, and
+/// its exit status is the status of this command. Started with --cmd or after --, it is recorded from its first execve on; attached to
+/// with --pid, what it did before is read from /proc and marked so.
+///
+/// What comes out is a session: see `observer ls` and `observer show`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  sudo observer attach --cmd \"python -m dramatiq minimal_worker\"\n  sudo observer attach --for 30s --name tuesday -- python -m dramatiq minimal_worker -p 2\n  sudo observer attach --pid 4711\n  sudo observer attach --pid minimal_worker --for 1m\n\nExit status: the command's own; 128 + N when signal N killed it; 127 when it was not found, 126 when it\ncannot be executed, 125 when observer itself failed."
+)]
+pub struct Args {
+    /// The command, split into words as a shell splits them; no shell is run
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["pid", "words"])]
+    pub cmd: Option<String>,
+    /// A running process: its id, or words its command line contains
+    #[arg(long, value_name = "PID|TEXT", conflicts_with_all = ["words", "user"])]
+    pub pid: Option<String>,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub words: Vec<String>,
+    /// What to call the session [default: after the command]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Observe for so long (30s, 5m): a started command is then ended with TERM, and KILL after 10 s more; a process attached to is let go
+    #[arg(long = "for", value_name = "TIME", value_parser = units::parse_duration_ns)]
+    pub limit: Option<u64>,
+    /// A broker whose connections to record even if they do not speak AMQP (amqp://host:port or host:port)
+    #[arg(long, value_name = "URL", env = "OBSERVER_BROKER", hide_env_values = true)]
+    pub broker: Option<String>,
+    /// How to observe
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: Backend,
+    /// Run the command as this user [default: whoever called sudo]
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Print events as they come
+    #[arg(long)]
+    pub follow: bool,
+    /// Bytes kept of one read or write
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(0..=source::ebpf::SNAPLEN_MAX))]
+    pub snaplen: u64,
+    /// Print nothing but errors: no first line, no summary
+    #[arg(short, long, conflicts_with = "follow")]
+    pub quiet: bool,
+}
+
+/// Records, and returns the status to exit with.
+///
+/// # Errors
+/// When nothing could be started or recorded; the caller exits with 125.
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let begun_ns = proc::monotonic_ns();
+    let invoker = Invoker::current();
+    let target = Target::from_args(args, &invoker)?;
+    let capabilities = probe::machine();
+    probe::require_ebpf(&capabilities)?;
+    let dir = StateDir::open(context.state_dir.as_deref(), &invoker)?;
+    let name = match &args.name {
+        Some(name) => {
+            dir.check_name(name)?;
+            name.clone()
+        }
+        None => dir.name_for(target.command())?,
+    };
+    let mut source = Ebpf::load(args.snaplen, &broker_ports(args.broker.as_deref())?)?;
+    let header = Header {
+        id: dir.new_id()?,
+        name: name.clone(),
+        command: target.command().to_vec(),
+        attached: target.attached(),
+        backend: "ebpf".into(),
+        started_at: jiff::Timestamp::now().to_string(),
+        started_ns: proc::monotonic_ns(),
+        observer_version: env!("CARGO_PKG_VERSION").into(),
+        host: probe::host(),
+        kernel: probe::kernel_release(),
+        snaplen: args.snaplen,
+        sources: vec![source.describe()],
+        capabilities,
+    };
+    let recorder = Recorder::create(&dir, header, Redactor::open(&dir)?)?
+        .with_data_filter(Box::new(SaslMasker::keeping_user_name()));
+    let path = recorder.path().to_owned();
+
+    // A terminal that goes away, or a reader of ours that does, must not end the recording.
+    let stops = end::block_signals()?;
+    let held = match &target {
+        Target::Start(command) => {
+            // The child goes on with the signals as we were given them.
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&stops.before), None)
+                .context("cannot restore signals")?;
+            let held = command.hold()?;
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&stops.blocked), None)
+                .context("cannot block signals")?;
+            source.follow(held.pid)?;
+            Some(held)
+        }
+        Target::Running { pid, .. } => {
+            source.attach(*pid)?;
+            None
+        }
+    };
+    let root = held.as_ref().map(|held| held.pid);
+    let stats = Stats::default();
+    if !args.quiet {
+        say(&format!(
+            "observer: recording {} as session {name} (eBPF){}",
+            timeline::command(target.command()),
+            if root.is_some() { "" } else { "; Ctrl-C lets it go" }
+        ));
+    }
+    let tracing_after_ns = proc::monotonic_ns() - begun_ns;
+    let seen = SignalsSeen::default();
+    let glance = glance(root, seen.clone(), stats.clone());
+    let facts = source.last_facts();
+    let recording = Recording::start(Box::new(source), recorder, glance, args.follow.then(follow));
+    let launched = held.map(|held| held.release());
+    let supervisor = Supervisor { root, attached: target.attached(), limit_ns: args.limit, seen };
+    let ended = supervisor.wait(&stops);
+    let trouble = recording.finish(ended.ending());
+    stats.write(tracing_after_ns, facts.get().map_or(&[], Vec::as_slice));
+
+    if let Some(trouble) = trouble {
+        say(&format!("observer: {trouble}"));
+    }
+    if let Some(Err(error)) = &launched {
+        say(&format!("observer: {error}"));
+        say(&format!("  the attempts are in the session: observer show {name} --kind exec-failed"));
+        return Ok(ExitStatus::from(error.status()));
+    }
+    if !args.quiet {
+        summary(&path, context);
+    }
+    Ok(ExitStatus::from(ended.status()))
+}
+
+/// Prints the summary to standard error: standard output is the command's own.
+fn summary(path: &std::path::Path, context: &Context) {
+    let shown = Session::open(path).map_err(anyhow::Error::from).and_then(|session| {
+        let args = show::Args { summary: true, ..show::Args::default() };
+        let mut out = anstream::AutoStream::new(std::io::stderr(), context.choice);
+        show::screen(&args, &session, show::columns(), &mut out)
+    });
+    if let Err(error) = shown {
+        say(&format!("observer: cannot print the summary: {error:#}; the session is {}", path.display()));
+    }
+}
+
+/// To standard error; if nobody reads it there is nothing to be done about it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Ports of the broker named by the user.
+fn broker_ports(broker: Option<&str>) -> anyhow::Result<Vec<u16>> {
+    let Some(broker) = broker else { return Ok(Vec::new()) };
+    let (scheme, rest) = broker.split_once("://").unwrap_or(("amqp", broker));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    let port = match address.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => Some(
+            port.parse()
+                .with_context(|| "cannot use --broker: what stands after the last colon is no port")?,
+        ),
+        _ => None,
+    };
+    Ok(vec![port.unwrap_or(if scheme == "amqps" { 5671 } else { 5672 })])
+}
+
+/// Prints each event as a line, without the file look-ups that would bury the rest.
+fn follow() -> Watch {
+    let started_ns = proc::monotonic_ns();
+    Box::new(move |event: &Event| {
+        if !show::is_search(&event.body) {
+            let mut line = Vec::new();
+            let _ = timeline::line(event, started_ns).write(&mut line, Some(show::columns()));
+            let _ = anstream::stderr().write_all(&line);
+        }
+    })
+}
+
+/// Signals our command was sent, by whom: what a process group was sent reaches it without us.
+#[derive(Clone, Default)]
+struct SignalsSeen(Arc<Mutex<VecDeque<(i32, u32, u64)>>>);
+
+impl SignalsSeen {
+    const KEPT: usize = 32;
+
+    fn add(&self, signal: i32, sender: u32, at_ns: u64) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= Self::KEPT {
+            seen.pop_front();
+        }
+        seen.push_back((signal, sender, at_ns));
+    }
+
+    /// Whether `sender` sent our command the same signal at `since_ns` or later.
+    fn has(&self, signal: i32, sender: u32, since_ns: u64) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().any(|(number, by, at_ns)| *number == signal && *by == sender && *at_ns >= since_ns)
+    }
+}
+
+fn glance(root: Option<Pid>, seen: SignalsSeen, stats: Stats) -> Glance {
+    Box::new(move |event| {
+        stats.count(event);
+        if let Body::Signal { signal, sender, .. } = &event.body
+            && Some(event.pid) == root
+            && let Some(sender) = sender.get()
+        {
+            seen.add(*signal, sender.pid.0, event.at_ns);
+        }
+    })
+}
+
+/// What `cargo xtask bench` asks about ourselves, written to the file named by `OBSERVER_STATS`.
+#[derive(Clone, Default)]
+struct Stats(Arc<Mutex<(u64, u64)>>);
+
+impl Stats {
+    fn count(&self, event: &Event) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &event.body {
+            Body::Lost { count, .. } => counts.1 += count,
+            _ => counts.0 += 1,
+        }
+    }
+
+    fn write(&self, tracing_after_ns: u64, programs: &[source::ebpf::ProgramFacts]) {
+        let Some(path) = std::env::var_os("OBSERVER_STATS") else { return };
+        let (events, lost) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats = serde_json::json!({
+            "cpu_s": probe::own_cpu_seconds(),
+            "peak_rss_bytes": probe::own_peak_rss_bytes(),
+            "events": events,
+            "lost": lost,
+            "tracing_after_ns": tracing_after_ns,
+            "programs": programs,
+        });
+        if let Err(error) = std::fs::write(&path, stats.to_string()) {
+            say(&format!("observer: cannot write {}: {error}", path.to_string_lossy()));
+        }
+    }
+}

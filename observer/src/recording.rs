@@ -1,0 +1,150 @@
+//! Moves events from a source into a session until told to stop. Knows neither what the events say nor who is watching.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{
+    amqp::mask::SaslMasker,
+    event::{Body, Direction, Event, NoteLevel, Origin, Pid, SocketId, Tid},
+    session::{DataFilter, Ending, Recorder},
+    source::{Flow, Source, proc},
+};
+
+/// How often a source is asked and the session committed when little happens.
+const BEAT: Duration = Duration::from_millis(30);
+/// Events on their way to the session before the source is told to keep the rest: bounds memory.
+const IN_FLIGHT: usize = 16_384;
+/// Batches on their way. When even these are taken the source waits, and what it loses meanwhile it counts.
+const BATCHES: usize = 64;
+
+impl DataFilter for SaslMasker {
+    fn mask(
+        &mut self,
+        socket: SocketId,
+        direction: Direction,
+        offset: u64,
+        len: u64,
+        bytes: &mut [u8],
+    ) -> Vec<(u64, u64)> {
+        Self::mask(self, socket, direction, offset, len, bytes)
+    }
+
+    fn forget(&mut self, socket: SocketId) {
+        Self::forget(self, socket);
+    }
+}
+
+/// Called with every event as the session keeps it, secrets removed.
+pub type Watch = Box<dyn FnMut(&Event) + Send>;
+/// Called with every event as the source gave it, for decisions; it must not let any of it out.
+pub type Glance = Box<dyn FnMut(&Event) + Send>;
+
+/// A recording under way: one thread asks the source, one writes the session.
+pub struct Recording {
+    stop: Arc<AtomicBool>,
+    source: JoinHandle<()>,
+    store: JoinHandle<Recorder>,
+}
+
+impl Recording {
+    /// Starts to record `source` into `recorder`.
+    pub fn start(source: Box<dyn Source>, recorder: Recorder, glance: Glance, watch: Option<Watch>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let (sender, receiver) = mpsc::sync_channel::<Vec<Event>>(BATCHES);
+        let asking = {
+            let (stop, in_flight) = (Arc::clone(&stop), Arc::clone(&in_flight));
+            thread::spawn(move || ask(source, &stop, &in_flight, &sender, glance))
+        };
+        let writing = thread::spawn(move || write(recorder, &receiver, &in_flight, watch));
+        Self { stop, source: asking, store: writing }
+    }
+
+    /// Takes what the source still has, and ends the session. Says what trouble the store had.
+    pub fn finish(self, ending: Ending) -> Option<String> {
+        self.stop.store(true, Ordering::Release);
+        let source = self.source.join();
+        let recorder = self.store.join();
+        match (source, recorder) {
+            (Ok(()), Ok(recorder)) => recorder.finish(ending),
+            (_, Ok(recorder)) => {
+                let _ = recorder.finish(ending);
+                Some("the source of events ended unexpectedly".into())
+            }
+            (_, Err(_)) => {
+                Some("the session's writer ended unexpectedly; what it had committed is kept".into())
+            }
+        }
+    }
+}
+
+fn ask(
+    mut source: Box<dyn Source>,
+    stop: &AtomicBool,
+    in_flight: &AtomicUsize,
+    sender: &SyncSender<Vec<Event>>,
+    mut glance: Glance,
+) {
+    let mut send = |batch: Vec<Event>| {
+        batch.iter().for_each(&mut glance);
+        in_flight.fetch_add(batch.len(), Ordering::AcqRel);
+        sender.send(batch).is_ok()
+    };
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        let mut batch = Vec::new();
+        let flow = if stopping {
+            source.finish(&mut batch);
+            Ok(Flow::End)
+        } else {
+            let room = IN_FLIGHT.saturating_sub(in_flight.load(Ordering::Acquire));
+            source.poll(BEAT, room, &mut batch)
+        };
+        if let Err(error) = &flow {
+            batch.push(note(NoteLevel::Trouble, error.to_string()));
+        }
+        if !batch.is_empty() && !send(batch) {
+            return;
+        }
+        if !matches!(flow, Ok(Flow::More)) {
+            return;
+        }
+    }
+}
+
+fn note(level: NoteLevel, text: String) -> Event {
+    Event {
+        at_ns: proc::monotonic_ns(),
+        pid: Pid(0),
+        tid: Tid(0),
+        observed_from: Origin::Observer,
+        body: Body::Note { level, text },
+        bytes: Vec::new(),
+    }
+}
+
+fn write(
+    mut recorder: Recorder,
+    receiver: &mpsc::Receiver<Vec<Event>>,
+    in_flight: &AtomicUsize,
+    mut watch: Option<Watch>,
+) -> Recorder {
+    loop {
+        match receiver.recv_timeout(BEAT) {
+            Ok(batch) => {
+                let len = batch.len();
+                recorder.append(batch, watch.as_deref_mut().map(|watch| watch as &mut dyn FnMut(&Event)));
+                in_flight.fetch_sub(len, Ordering::AcqRel);
+            }
+            Err(RecvTimeoutError::Timeout) => recorder.commit_if_due(),
+            Err(RecvTimeoutError::Disconnected) => return recorder,
+        }
+    }
+}

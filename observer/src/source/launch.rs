@@ -1,0 +1,252 @@
+//! Starting the command to observe, so that it cannot tell: the same standing, descriptors, signals, limits and terminal as if it had
+//! been started in our place. Knows nothing of what is recorded of it.
+#![expect(unsafe_code, reason = "fork(2) has no safe wrapper")]
+
+use std::{
+    ffi::{CString, OsString},
+    fs::File,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    unistd::{ForkResult, Gid, Uid, execve, fork, pipe2, setgid, setgroups, setuid},
+};
+
+use crate::event::Pid;
+
+/// Whom a command runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Variables that say who and where home is (`HOME`, `USER`, `LOGNAME`).
+    pub identity: Vec<(String, String)>,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The program and its arguments.
+    pub words: Vec<String>,
+    /// Whom to run it as; `None` leaves everything as it is.
+    pub standing: Option<Standing>,
+}
+
+/// Why a command did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It was not found.
+    #[error("cannot run {name}: no such command; looked in {looked}")]
+    NotFound {
+        /// The command as given.
+        name: String,
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// It was found and cannot be executed.
+    #[error("cannot run {}: {answer}", path.display())]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        answer: Errno,
+    },
+    /// We could not get as far as to try.
+    #[error("cannot start the command: {attempted}: {answer}")]
+    Failed {
+        /// What was attempted.
+        attempted: &'static str,
+        /// What the system answered.
+        answer: Errno,
+    },
+}
+
+impl LaunchError {
+    /// The exit status `env(1)` and `timeout(1)` use for it.
+    pub const fn status(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } => 127,
+            Self::NotExecutable { .. } => 126,
+            Self::Failed { .. } => 125,
+        }
+    }
+}
+
+/// A command that is forked and waits for [`Held::release`]. Dropped without it, the command never runs.
+pub struct Held {
+    /// The process that will become the command.
+    pub pid: Pid,
+    go: File,
+    answer: File,
+    candidates: Vec<PathBuf>,
+    name: String,
+}
+
+/// The files `execvp` would try, in order (`execvp(3)`).
+fn candidates(name: &str, path: Option<&str>) -> Vec<PathBuf> {
+    if name.contains('/') {
+        return vec![PathBuf::from(name)];
+    }
+    let path = path.unwrap_or("/bin:/usr/bin");
+    path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name)).collect()
+}
+
+fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, LaunchError> {
+    CString::new(bytes)
+        .map_err(|_| LaunchError::Failed { attempted: "an argument contains NUL", answer: Errno::EINVAL })
+}
+
+impl Command {
+    /// Forks. The child stands still until released, before it has done anything that could be observed.
+    ///
+    /// To be called while we have one thread: the child goes on with what that thread holds.
+    ///
+    /// # Errors
+    /// When there is no pipe or no process to be had, or an argument cannot be passed on.
+    pub fn hold(&self) -> Result<Held, LaunchError> {
+        let failed = |attempted| move |answer| LaunchError::Failed { attempted, answer };
+        let name = self.words.first().cloned().unwrap_or_default();
+        let argv = self.words.iter().map(|word| c_string(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let environment = self.environment()?;
+        let files = candidates(&name, std::env::var("PATH").ok().as_deref());
+        let programs = files
+            .iter()
+            .map(|file| c_string(file.as_os_str().as_encoded_bytes()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (go_reader, go) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe"))?;
+        let (answer, answer_writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe"))?;
+        // SAFETY: there is one thread, so no lock is held by another that the child would wait for.
+        match unsafe { fork() }.map_err(failed("fork"))? {
+            ForkResult::Parent { child } => Ok(Held {
+                pid: Pid(child.as_raw() as u32),
+                go: File::from(go),
+                answer: File::from(answer),
+                candidates: files,
+                name,
+            }),
+            ForkResult::Child => {
+                drop((go, answer));
+                self.become_it(&programs, &argv, &environment, go_reader, answer_writer)
+            }
+        }
+    }
+
+    /// The child's part.
+    fn become_it(
+        &self,
+        programs: &[CString],
+        argv: &[CString],
+        environment: &[CString],
+        go: OwnedFd,
+        answer: OwnedFd,
+    ) -> ! {
+        let mut word = [0];
+        // No word means that the observer has given up: then nothing was started.
+        if File::from(go).read_exact(&mut word).is_err() {
+            quit(0);
+        }
+        let mut answer = File::from(answer);
+        let errno = match self.take_standing() {
+            Ok(()) => exec_first(programs, argv, environment),
+            Err(errno) => errno,
+        };
+        let _ = answer.write_all(&(errno as i32).to_ne_bytes());
+        quit(127)
+    }
+
+    fn take_standing(&self) -> Result<(), Errno> {
+        let Some(standing) = &self.standing else { return Ok(()) };
+        let groups: Vec<Gid> = standing.groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups)?;
+        setgid(Gid::from_raw(standing.gid))?;
+        setuid(Uid::from_raw(standing.uid))
+    }
+
+    /// The environment as we were given it; for another user, with that user's identity.
+    fn environment(&self) -> Result<Vec<CString>, LaunchError> {
+        let identity =
+            self.standing.as_ref().map(|standing| standing.identity.as_slice()).unwrap_or_default();
+        let ours = |name: &OsString| identity.iter().any(|(own, _)| name.to_str() == Some(own));
+        let mut strings = Vec::new();
+        for (name, value) in std::env::vars_os().filter(|(name, _)| !ours(name)) {
+            let mut string = name.into_vec();
+            string.push(b'=');
+            string.extend(value.into_vec());
+            strings.push(c_string(string)?);
+        }
+        for (name, value) in identity {
+            strings.push(c_string(format!("{name}={value}"))?);
+        }
+        Ok(strings)
+    }
+}
+
+/// Tries the files in order as `execvp` does: what is missing is passed over, a refusal is remembered, anything else ends it.
+fn exec_first(programs: &[CString], argv: &[CString], environment: &[CString]) -> Errno {
+    let mut refused = None;
+    for program in programs {
+        match execve(program, argv, environment) {
+            Ok(never) => match never {},
+            Err(Errno::EACCES) => refused = Some(Errno::EACCES),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => return errno,
+        }
+    }
+    refused.unwrap_or(Errno::ENOENT)
+}
+
+/// Ends the forked child without running what the parent registered for its own end.
+fn quit(status: i32) -> ! {
+    // SAFETY: always sound; the child is not to flush or unwind what belongs to the parent.
+    unsafe { nix::libc::_exit(status) }
+}
+
+impl Held {
+    /// Lets the command run and waits until it does.
+    ///
+    /// # Errors
+    /// When none of the files could be executed; the child has ended by then and is to be waited for.
+    pub fn release(mut self) -> Result<(), LaunchError> {
+        let broken = |_| LaunchError::Failed { attempted: "the forked child is gone", answer: Errno::EPIPE };
+        self.go.write_all(&[1]).map_err(broken)?;
+        let mut answer = [0; 4];
+        // The pipe closes unwritten when `execve` succeeds.
+        if self.answer.read_exact(&mut answer).is_err() {
+            return Ok(());
+        }
+        match Errno::from_raw(i32::from_ne_bytes(answer)) {
+            Errno::ENOENT => Err(LaunchError::NotFound {
+                looked: if self.name.contains('/') {
+                    "that path".into()
+                } else {
+                    std::env::var("PATH").unwrap_or_else(|_| "/bin:/usr/bin".into())
+                },
+                name: self.name,
+            }),
+            answer => {
+                let exists = self.candidates.iter().find(|file| file.exists()).cloned();
+                Err(LaunchError::NotExecutable { path: exists.unwrap_or_else(|| self.name.into()), answer })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_along_the_path() {
+        let files = candidates("python", Some("/a:/b::/c"));
+        assert_eq!(files, ["/a/python", "/b/python", "./python", "/c/python"].map(PathBuf::from));
+        assert_eq!(candidates("./x", Some("/a")), [PathBuf::from("./x")]);
+    }
+}
