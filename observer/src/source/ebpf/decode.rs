@@ -107,6 +107,12 @@ fn status(code: u32) -> (Option<i32>, Option<i32>, bool) {
     }
 }
 
+/// Whether a path fills all the room there is and was refused for its length: then there may be more of it.
+fn too_long(path: &[u8], ret: i64) -> bool {
+    const ENAMETOOLONG: i64 = 36;
+    ret == -ENAMETOOLONG && path.len() >= wire::PATH_MAX - 1
+}
+
 fn errno(ret: i64) -> i32 {
     if ret < 0 { (-ret) as i32 } else { 0 }
 }
@@ -242,7 +248,7 @@ impl Decoder {
                 let path = if header.flags & flag::FAULT != 0 && path.is_empty() {
                     Known::unknown()
                 } else {
-                    Known::Is(text(path))
+                    known(text(path), !too_long(path, call.ret))
                 };
                 event(Body::ExecFailed { path, errno: errno(call.ret) });
             }
@@ -470,11 +476,12 @@ fn file(record: &[u8]) -> Option<Body> {
         "openat" | "openat2" | "newfstatat" | "statx" | "faccessat" | "faccessat2" | "readlinkat"
     );
     let on_fd = matches!(name.as_str(), "fchdir" | "getdents" | "getdents64");
+    let given = !too_long(path, call.ret);
     let path = text(path);
     let unread = path.is_empty() && call.header.flags & flag::FAULT != 0 && !on_fd;
-    let whole = call.header.flags & flag::CUT == 0;
+    let whole = given && call.header.flags & flag::CUT == 0;
     let resolved = if call.has_base == 0 {
-        Known::Is(normalise("", &path))
+        known(normalise("", &path), given)
     } else if call.header.flags & flag::FAULT != 0 || (base.is_empty() && path.is_empty() && !on_fd) {
         // No directory could be read, or the descriptor is no file (a pipe, a socket).
         Known::unknown()
@@ -490,7 +497,7 @@ fn file(record: &[u8]) -> Option<Body> {
     };
     let dirfd = call.args[0] as i32;
     let file = FileCall {
-        path: if unread { Known::unknown() } else { Known::Is(path) },
+        path: if unread { Known::unknown() } else { known(path, given) },
         resolved,
         dirfd: ((at && dirfd != AT_FDCWD) || on_fd).then_some(Fd(dirfd)),
         flags,
