@@ -36,8 +36,8 @@ pub const VITAL_ARGS: u64 = 256 * 1024;
 pub const ARGS_CHUNKS: usize = 400;
 /// Most pieces recorded of one read or write, so most of `--snaplen`: 1 MiB.
 pub const DATA_CHUNKS: usize = 64;
-/// Most `iovec`s of one call that are looked at.
-pub const IOV_MAX: usize = 64;
+/// Most `iovec`s of one call that are looked at: as many as the kernel takes (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
+pub const IOV_MAX: usize = 1024;
 /// A call that lasts longer is reported when it returns.
 pub const SLOW_NS: u64 = 1_000_000_000;
 

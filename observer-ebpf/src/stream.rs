@@ -106,7 +106,8 @@ fn copy_out() {
     let Some(call) = call() else { return };
     let carry = &mut call.carry;
     carry.limit = at_most(settings_snaplen(), carry.total);
-    rounds(DATA_CHUNKS + IOV_MAX, copy_piece);
+    // Each buffer takes a round to fetch and ends in a piece that may be short.
+    rounds(DATA_CHUNKS + 2 * IOV_MAX, copy_piece);
     if carry.done < carry.total {
         piece(carry, carry.offset + carry.done, carry.total - carry.done, 0, 0);
     }
@@ -393,9 +394,13 @@ pub fn sendfile(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `splice`, on return: from, its offset, to. Only what goes into a socket is of interest.
+/// `splice`, on return: from, its offset, to. What failed is told of the side it was to go to: the kernel does not say which it was.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn splice(ctx: RawTracePointContext) -> i32 {
-    carried(argument(&ctx, 2) as i32, true, ctx.arg(1), Source::Nowhere);
+    let ret: i64 = ctx.arg(1);
+    if ret >= 0 {
+        carried(argument(&ctx, 0) as i32, false, ret, Source::Nowhere);
+    }
+    carried(argument(&ctx, 2) as i32, true, ret, Source::Nowhere);
     0
 }
