@@ -1,5 +1,6 @@
 //! The observer under test, with a state directory of its own, and what it recorded. It judges nothing.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
@@ -102,11 +103,16 @@ impl State {
             .collect()
     }
 
-    /// How many records of this kind (by the source's name; all when empty) were lost anywhere on the way.
-    pub fn lost(&self, what: &str) -> Result<i64> {
-        let losses = self.events(&["lost"])?;
-        let counted = losses.iter().filter(|event| what.is_empty() || event.text("what") == Some(what));
-        Ok(counted.filter_map(|event| event.int("count")).sum())
+    /// How many records were lost anywhere on the way, by kind: the source's names.
+    pub fn lost(&self) -> Result<BTreeMap<String, i64>> {
+        let mut lost = BTreeMap::new();
+        for event in self.events(&["lost"])? {
+            let (Some(what), Some(count)) = (event.text("what"), event.int("count")) else {
+                bail!("not a loss: {event:?}");
+            };
+            *lost.entry(what.to_owned()).or_default() += count;
+        }
+        Ok(lost)
     }
 
     /// Every byte of every file in the state directory, as it lies on the disk.

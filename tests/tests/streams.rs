@@ -40,7 +40,7 @@ fn observed(broker: &Broker, options: &[&str], words: &[&str]) -> (State, Proxy)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}: {}", output.status, said(&output));
-    assert_eq!(state.lost("").unwrap(), 0);
+    assert_eq!(state.lost().unwrap(), BTreeMap::new());
     (state, proxy)
 }
 
@@ -192,7 +192,7 @@ fn every_call_that_moves_bytes_moves_them_in_one_stream() {
     let output = state.attach(ALL, &words).unwrap().output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, said(&output));
     let to_server = server.join().unwrap();
-    assert_eq!(state.lost("").unwrap(), 0);
+    assert_eq!(state.lost().unwrap(), BTreeMap::new());
 
     let events = state.events(&["data"]).unwrap();
     let streams = assemble(&events).unwrap();
