@@ -30,7 +30,7 @@ pub const CMDLINE_MAX: usize = 256;
 pub const COMM: usize = 16;
 /// Bytes of a `sockaddr` recorded: the largest is `sockaddr_un`, 110.
 pub const SOCKADDR_MAX: usize = 112;
-/// Argument and environment bytes that go through the vital ring; what is longer competes with payload.
+/// Argument and environment bytes of one program that go through the vital ring while it has room; the rest competes with payload.
 pub const VITAL_ARGS: u64 = 256 * 1024;
 /// Most bytes of arguments and environment: the kernel's own limit is three quarters of 8 MiB.
 pub const ARGS_CHUNKS: usize = 400;

@@ -229,6 +229,6 @@ fn every_call_that_moves_bytes_moves_them_in_one_stream() {
     assert!(fds.len() == 3 && fds.contains(&200), "the same stream under three descriptors: {fds:?}");
     let pids: BTreeSet<u32> = events.iter().map(|event| event.pid).collect();
     assert_eq!(pids.len(), 3, "and in three processes");
-    let last = events.iter().filter(|event| event.text("direction") == Some("received")).next_back().unwrap();
+    let last = events.iter().rfind(|event| event.text("direction") == Some("received")).unwrap();
     assert_eq!((last.int("len"), last.int("errno")), (Some(0), Some(0)), "the end of the stream");
 }

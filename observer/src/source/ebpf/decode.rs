@@ -39,6 +39,8 @@ struct Waiting {
     arg_len: usize,
     bytes: Vec<u8>,
     have: usize,
+    /// How much of the beginning is there without a gap.
+    unbroken: usize,
     faulted: bool,
 }
 
@@ -368,7 +370,7 @@ impl Decoder {
             bytes: Vec::new(),
         };
         let arg_len = (exec.arg_len as usize).min(total);
-        let waiting = Waiting { event, arg_len, bytes: vec![0; total], have: 0, faulted: false };
+        let waiting = Waiting { event, arg_len, bytes: vec![0; total], have: 0, unbroken: 0, faulted: false };
         if let Some(before) = self.waiting.insert(exec.header.tgid, waiting) {
             out.push(before.finish());
         }
@@ -386,6 +388,9 @@ impl Decoder {
         let place = waiting.bytes.get_mut(start..start.checked_add(piece.len())?)?;
         if args.header.flags & flag::FAULT == 0 {
             place.copy_from_slice(piece);
+            if start == waiting.unbroken {
+                waiting.unbroken += piece.len();
+            }
         } else {
             waiting.faulted = true;
         }
@@ -416,21 +421,16 @@ impl Decoder {
 impl Waiting {
     fn finish(mut self) -> Event {
         let missing = self.bytes.len().saturating_sub(self.have) as u64;
-        let whole = missing == 0 && !self.faulted;
         // A missing piece is all NUL, and NUL never stands twice in a row in what execve built, empty strings aside: keep those
         // only where nothing is missing.
-        let strings = |bytes: &[u8]| -> Vec<String> {
+        let strings = |bytes: &[u8], whole: bool| -> Known<Vec<String>> {
             let mut strings: Vec<String> = bytes.split(|byte| *byte == 0).map(text).collect();
             strings.pop();
-            if !whole {
-                strings.retain(|string| !string.is_empty());
-            }
-            strings
-        };
-        let wrap = |strings: Vec<String>| {
             if whole {
-                Known::Is(strings)
-            } else if strings.is_empty() {
+                return Known::Is(strings);
+            }
+            strings.retain(|string| !string.is_empty());
+            if strings.is_empty() {
                 Known::Absent { absent: if missing > 0 { Absence::Lost } else { Absence::Unknown } }
             } else {
                 Known::Partial { partial: strings, missing_bytes: Some(missing) }
@@ -438,8 +438,8 @@ impl Waiting {
         };
         let (args, env) = self.bytes.split_at(self.arg_len);
         if let Body::Exec(exec) = &mut self.event.body {
-            exec.argv = wrap(strings(args));
-            exec.env = wrap(strings(env));
+            exec.argv = strings(args, self.unbroken >= self.arg_len);
+            exec.env = strings(env, self.unbroken >= self.bytes.len());
         }
         self.event
     }
