@@ -69,14 +69,34 @@ fn lacks(name: &str, state: State, found: impl Into<String>, lost: &str, remedy:
 
 /// Looks at what recording by eBPF rests on.
 pub fn machine() -> Vec<Capability> {
-    let mut report = vec![kernel(), btf(), lockdown(), tracefs()];
+    let mut report = vec![kernel(), pid_namespace(), btf(), lockdown(), tracefs()];
     report.extend(privileges());
     report
 }
 
-/// Programs use `bpf_loop`, of 5.17.
+/// The programs speak of processes by the ids of the first PID namespace; in another one ours mean something else.
+fn pid_namespace() -> Capability {
+    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h).
+    const FIRST: &str = "pid:[4026531836]";
+    match fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str() != FIRST => lacks(
+            "pid-namespace",
+            State::Missing,
+            format!("{}, not the machine's own", link.display()),
+            "eBPF recording: process ids in a container are not the kernel's",
+            "run observer on the host, and attach to the container's process with --pid",
+        ),
+        _ => works("pid-namespace", "the machine's own"),
+    }
+}
+
+/// Programs use `bpf_loop`, of 5.17, and know the registers of x86-64.
 fn kernel() -> Capability {
     let release = kernel_release();
+    if !cfg!(target_arch = "x86_64") {
+        let found = format!("Linux {release} on {}", std::env::consts::ARCH);
+        return lacks("kernel", State::Missing, found, "eBPF recording", "an x86-64 machine");
+    }
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if version >= (5, 17) {
