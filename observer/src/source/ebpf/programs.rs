@@ -54,8 +54,9 @@ const ON_EXIT: &[(&str, &[&str])] = &[
     ("write", &["write", "sendto"]),
     ("read_call", &["read"]),
     ("recvfrom", &["recvfrom"]),
-    ("writev", &["writev"]),
-    ("readv", &["readv"]),
+    // At offset −1 the newer two work on sockets too.
+    ("writev", &["writev", "pwritev2"]),
+    ("readv", &["readv", "preadv2"]),
     ("sendmsg", &["sendmsg"]),
     ("recvmsg", &["recvmsg"]),
     ("sendmmsg", &["sendmmsg"]),
