@@ -186,14 +186,14 @@ pub fn require_ebpf(report: &[Capability]) -> Result<(), SourceError> {
         } else {
             found.name.clone()
         };
-        format!("\n  {name}: {}; {}", found.found, found.lost)
+        format!("{name} is {} ({})", found.found, found.lost)
     };
     let mut remedies: Vec<&str> = missing.iter().map(|found| found.remedy.as_str()).collect();
     remedies.dedup();
     Err(SourceError {
-        attempted: "cannot record with eBPF, nothing was started".into(),
-        answer: missing.iter().map(describe).collect(),
-        next: format!("\nto get it: {}", remedies.join("; ")),
+        attempted: "cannot record with eBPF, and nothing was started".into(),
+        answer: missing.iter().map(describe).collect::<Vec<_>>().join(", "),
+        next: remedies.join("; "),
     })
 }
 
@@ -243,7 +243,7 @@ mod tests {
             [works("btf", "there"), lacks("cap-bpf", State::Missing, "not held", "no programs", GRANT)];
         let text = require_ebpf(&report).unwrap_err().to_string();
         assert!(
-            text.contains("CAP_BPF: not held") && text.contains("sudo") && text.contains("setcap"),
+            text.contains("CAP_BPF is not held") && text.contains("sudo") && text.contains("setcap"),
             "{text}"
         );
         assert!(!text.contains("btf"));
