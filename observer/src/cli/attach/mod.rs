@@ -16,7 +16,7 @@ use end::Supervisor;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
 use target::Target;
 
-use super::{Context, ExitStatus, show};
+use super::{Context, ExitStatus, progress, show};
 use crate::{
     amqp::mask::SaslMasker,
     event::{Body, Event, Pid},
@@ -155,7 +155,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let launched = held.map(|held| held.release());
     let supervisor = Supervisor { root, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
-    let trouble = recording.finish(ended.ending());
+    let trouble = progress::while_slow("closing the session", || recording.finish(ended.ending()));
     stats.write(tracing_after_ns, facts.get().map_or(&[], Vec::as_slice));
 
     if let Some(trouble) = trouble {
