@@ -262,14 +262,18 @@ struct Storm {
     lost: i64,
 }
 
-/// Runs the program with so many opens.
-fn storm(opens: usize) -> Storm {
+/// Runs the program with so many opens, while so many children come and go.
+fn storm(opens: usize, children_count: usize, stop: bool) -> Storm {
     let port = welcoming();
     let result = NamedTempFile::new().unwrap();
     let state = State::new().unwrap();
-    let arguments =
-        [opens.to_string(), "200".into(), port.to_string(), result.path().to_str().unwrap().to_owned()];
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments = [
+        opens.to_string(),
+        children_count.to_string(),
+        port.to_string(),
+        result.path().to_str().unwrap().to_owned(),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(stop.then_some("stop")).collect();
     run(state.attach(&[], &python("storm.py", &arguments)).unwrap());
 
     all_there(&state.events(VITAL).unwrap(), &children(&result), port);
@@ -286,8 +290,8 @@ fn storm(opens: usize) -> Storm {
 fn in_a_flood_of_opens_every_one_is_recorded_or_counted_and_nothing_vital_is_lost() {
     let _one = one_at_a_time();
     // What else is done is the same in every run, so a run without the flood says how many file calls that are.
-    let quiet = storm(0);
-    let flooded = storm(300_000);
+    let quiet = storm(0, 200, false);
+    let flooded = storm(300_000, 200, false);
     assert_eq!(
         flooded.recorded + flooded.lost,
         quiet.recorded + quiet.lost + 300_000,
@@ -295,4 +299,14 @@ fn in_a_flood_of_opens_every_one_is_recorded_or_counted_and_nothing_vital_is_los
     );
     assert!(flooded.opens + flooded.lost >= 300_000, "{flooded:?}");
     assert_eq!(flooded.lost == 0, flooded.opens == quiet.opens + 300_000, "{quiet:?}, {flooded:?}");
+}
+
+#[test]
+fn what_is_lost_while_the_observer_stands_still_is_counted_exactly_and_nothing_vital_is_among_it() {
+    let _one = one_at_a_time();
+    let quiet = storm(0, 20, false);
+    assert_eq!(quiet.lost, 0);
+    let flooded = storm(300_000, 20, true);
+    assert!(flooded.lost > 0, "the ring held 300,000 opens: {flooded:?}");
+    assert_eq!(flooded.recorded + flooded.lost, quiet.recorded + 300_000, "{quiet:?}, {flooded:?}");
 }
