@@ -5,5 +5,6 @@ pub mod cache;
 pub mod deadline;
 pub mod proxy;
 pub mod rabbit;
+pub mod scene;
 pub mod target;
 pub mod venv;

@@ -1,6 +1,6 @@
 //! Starting the command to observe, so that it cannot tell: the same standing, descriptors, signals, limits and terminal as if it had
 //! been started in our place. Knows nothing of what is recorded of it.
-#![expect(unsafe_code, reason = "fork(2) has no safe wrapper")]
+#![expect(unsafe_code, reason = "fork(2) and signal(2) have no safe wrapper")]
 
 use std::{
     ffi::{CString, OsString},
@@ -13,6 +13,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::OFlag,
+    sys::signal::{SigHandler, Signal, signal},
     unistd::{ForkResult, Gid, Uid, execve, fork, pipe2, setgid, setgroups, setuid},
 };
 
@@ -123,6 +124,9 @@ impl Command {
             .collect::<Result<Vec<_>, _>>()?;
         let (go_reader, go) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe"))?;
         let (answer, answer_writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe"))?;
+        // SAFETY: no handler is installed. Were it ignored, as a caller may leave it, the kernel would neither tell us of the command's
+        // end nor keep its status; the command itself finds it as we did.
+        let children = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map_err(failed("signal"))?;
         // SAFETY: there is one thread, so no lock is held by another that the child would wait for.
         match unsafe { fork() }.map_err(failed("fork"))? {
             ForkResult::Parent { child } => Ok(Held {
@@ -134,6 +138,8 @@ impl Command {
             }),
             ForkResult::Child => {
                 drop((go, answer));
+                // SAFETY: what is put back is a disposition, not a handler: this program has none.
+                let _ = unsafe { signal(Signal::SIGCHLD, children) };
                 self.become_it(&programs, &argv, &environment, go_reader, answer_writer)
             }
         }

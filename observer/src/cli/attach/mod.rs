@@ -16,7 +16,7 @@ use end::Supervisor;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
 use target::Target;
 
-use super::{Context, ExitStatus, show};
+use super::{Context, ExitStatus, printable, printable_lines, show};
 use crate::{
     amqp::mask::SaslMasker,
     event::{Body, Event, Pid},
@@ -143,7 +143,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if !args.quiet {
         say(&format!(
             "observer: recording {} as session {name} (eBPF){}",
-            timeline::command(target.command()),
+            printable(&timeline::command(target.command())),
             if root.is_some() { "" } else { "; Ctrl-C lets it go" }
         ));
     }
@@ -186,7 +186,7 @@ fn summary(path: &std::path::Path, context: &Context) {
 
 /// To standard error; if nobody reads it there is nothing to be done about it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", printable_lines(line));
 }
 
 /// Ports of the broker named by the user.
