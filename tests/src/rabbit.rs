@@ -205,11 +205,19 @@ impl Broker {
 
     fn end(&mut self, order: &[u8]) {
         let Some(mut keeper) = self.keeper.take() else { return };
+        let server = self.pid().ok().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         if let Some(mut input) = keeper.stdin.take() {
             // A keeper that is gone has ended its group already.
             let _ = input.write_all(order);
         }
         let _ = keeper.wait();
+        // SIGKILL has been sent; the node's threads and sockets go a moment later.
+        let gone = deadline::poll("the broker's processes and sockets are gone", BOOT_LIMIT, || {
+            (server.is_none_or(ended) && !serves(self.port)).then_some(())
+        });
+        if let Err(error) = gone {
+            eprintln!("{error}");
+        }
     }
 
     fn command(&self, script: &str) -> Command {

@@ -82,5 +82,5 @@ fn a_broker_comes_back_with_its_durable_queues_and_leaves_nothing() {
     deadline::until("no process of the broker is left", LIMIT, || {
         processes_mentioning(&name).is_empty().then_some(())
     });
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!Path::new(&format!("/proc/{pid}/exe")).exists());
 }

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -146,10 +145,10 @@ fn start(lab: &Lab, tool: Tool) -> Result<Sample> {
     let _ = fs::remove_file(&stamp);
     // The target says itself when it began: a tool's own start is another matter, and told apart.
     let script = lab.scratch.path().join("start.sh");
-    fs::write(&script, format!("#!/bin/sh\necho $$ $(date +%s%N) >{}\nexec \"$@\"\n", stamp.display()))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    fs::write(&script, format!("echo $$ $(date +%s%N) >{}\nexec \"$@\"\n", stamp.display()))?;
     let python = lab.venv.python();
-    let mut words = vec![script.as_os_str()];
+    // Through the shell by name: bpftrace starts nothing but ELF files.
+    let mut words = vec!["/bin/sh".as_ref(), script.as_os_str()];
     words.extend(worker(python.as_os_str()));
     let began = now_ns()?;
     let ran = run(lab, tool, &words, |_| {})?;

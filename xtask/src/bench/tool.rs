@@ -40,15 +40,21 @@ tracepoint:syscalls:sys_enter_sendto /@tree[pid]/ {
     printf("%llu %d %d sendto %d %d %r\n", nsecs, pid, tid, args->fd, args->len, buf(args->buff, args->len));
 }
 tracepoint:syscalls:sys_enter_recvfrom /@tree[pid]/ { @buffer[tid] = args->ubuf; }
-tracepoint:syscalls:sys_exit_recvfrom /@buffer[tid] && args->ret > 0/ {
-    printf("%llu %d %d recvfrom = %d %r\n", nsecs, pid, tid, args->ret, buf(@buffer[tid], args->ret));
+tracepoint:syscalls:sys_exit_recvfrom /@buffer[tid]/ {
+    if (args->ret > 0) {
+        printf("%llu %d %d recvfrom = %d %r\n", nsecs, pid, tid, args->ret, buf(@buffer[tid], args->ret));
+    }
+    delete(@buffer[tid]);
 }
-tracepoint:syscalls:sys_exit_recvfrom /@buffer[tid]/ { delete(@buffer[tid]); }
 tracepoint:syscalls:sys_enter_write /@tree[pid]/ {
     printf("%llu %d %d write %d %d %r\n", nsecs, pid, tid, args->fd, args->count, buf(args->buf, args->count));
 }
 tracepoint:syscalls:sys_enter_exit_group /@tree[pid]/ { printf("%llu %d %d exit %d\n", nsecs, pid, tid, args->error_code); }
 "#;
+
+/// bpftrace reads tracepoints' formats from tracefs, which containers and minimal systems leave unmounted.
+const TRACEFS: &str =
+    r#"[ -d /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@""#;
 
 impl Tool {
     /// The command that runs `words` under this tool. No word has a space in it, as bpftrace cannot quote them.
@@ -65,8 +71,10 @@ impl Tool {
             Self::Strace => strace(&[], &log, words),
             Self::Bpftrace => {
                 let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-                let mut command = Command::new("bpftrace");
-                command.arg("-q").arg("-o").arg(log).args(["-e", BPFTRACE, "-c", &line]);
+                // Each word execs the next, so the process we measure is bpftrace in the end.
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", TRACEFS, "sh", "bpftrace", "-q", "-o"]);
+                command.arg(log).args(["-e", BPFTRACE, "-c", &line]);
                 command
             }
         }
