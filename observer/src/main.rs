@@ -65,7 +65,10 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return error.exit_code();
+            // Whatever else `attach` exits with is taken for its command's status.
+            let asked = Cli::command().ignore_errors(true).try_get_matches();
+            let attaching = asked.is_ok_and(|asked| asked.subcommand_name() == Some("attach"));
+            return if attaching && error.use_stderr() { 125 } else { error.exit_code() };
         }
     };
     let levels = ["warn", "observer=info", "observer=debug"];

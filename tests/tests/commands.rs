@@ -64,6 +64,19 @@ fn a_command_line_that_is_none_is_refused_before_anything_is_recorded() {
 }
 
 #[test]
+fn a_wrong_option_of_attach_cannot_be_taken_for_the_commands_status() {
+    let scene = Scene::new().unwrap();
+    let marker = scene.path("marker");
+    let with = |words: &[&str]| run(scene.observer().unwrap().args(words).args(["--", "touch"]).arg(&marker));
+    assert_refuses(&with(&["attach", "--nmae", "x"]), &["--nmae"]);
+    assert_refuses(&with(&["attach", "--for", "soon"]), &["soon"]);
+    assert_refuses(&with(&["attach", "--cmd", "true"]), &["--cmd"]);
+    assert_eq!(with(&["show", "--attach"]).status.code(), Some(2));
+    assert_eq!(run(scene.observer().unwrap().args(["attach", "--help"])).status.code(), Some(0));
+    assert!(!marker.exists());
+}
+
+#[test]
 fn cmd_is_split_as_a_shell_splits_and_no_shell_is_run() {
     let scene = Scene::new().unwrap();
     let line = r#"echo 'one two' "three $HOME" four\ five; `six` * > seven"#;

@@ -86,6 +86,23 @@ fn unusual_circumstances_are_passed_on() {
 }
 
 #[test]
+fn bytes_that_are_no_text_and_an_odd_environment_are_passed_on() {
+    let scene = Scene::new().unwrap();
+    let raw = script("raw_exec.py");
+    // The last to touch them before the command: shells put an environment in order.
+    let both = standings(&scene, &format!("set -- {PYTHON} {raw} \"$@\" \"$(printf 'a\\377b')\""), &[]);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let environment = both[0]["environment"].as_str().unwrap();
+    assert!(
+        environment.ends_with(&hex(b"no equals sign\0=\0TWICE=1\0TWICE=2\0\0BYTES=\xff\xfe\0")),
+        "{}",
+        &environment[environment.len() - 80..]
+    );
+    assert!(both[0]["argv"].as_str().unwrap().ends_with(&hex(b"a\xffb\0")));
+    assert_same(both);
+}
+
+#[test]
 fn descriptors_closed_at_the_start_stay_closed() {
     for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
         let scene = Scene::new().unwrap();
@@ -300,6 +317,36 @@ fn ctrl_c_reaches_the_command_once() {
     kill(observer, Signal::SIGTERM).unwrap();
     assert!(terminal.wait().unwrap().success());
     assert_eq!(lines(&file, 1)[1..], ["2", "2", "15"]);
+}
+
+#[test]
+fn a_terminal_that_goes_away_is_told_to_the_command_once() {
+    let scene = Scene::new().unwrap();
+    // Alone, the command leads the terminal's session; observed, we do, and the kernel tells leaders only.
+    let observed = scene.attach_words("hangup").unwrap();
+    for (name, words) in [("alone", vec![]), ("observed", [observed, vec!["--".to_owned()]].concat())] {
+        let file = scene.path(name);
+        let mut terminal = Command::new(PYTHON)
+            .arg(script("terminal.py"))
+            .args(&words)
+            .args([PYTHON, &script("signals.py")])
+            .arg(&file)
+            .arg("until-term")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let command = ready(&file);
+        terminal.kill().unwrap();
+        terminal.wait().unwrap();
+        lines(&file, 2);
+        // To whoever is there to pass it on: when it arrives, a second HUP would have.
+        kill(if words.is_empty() { command } else { parent(command) }, Signal::SIGTERM).unwrap();
+        deadline::until("it ends", LIMIT, || {
+            (!Path::new(&format!("/proc/{command}")).exists()).then_some(())
+        });
+        assert_eq!(lines(&file, 1)[1..], ["1", "15"], "{name}");
+    }
 }
 
 fn parent(pid: Pid) -> Pid {
