@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -69,6 +71,23 @@ impl Scene {
     /// What `observer show NAME --format json` prints.
     pub fn session(&self, name: &str) -> Result<Session> {
         Session::of(self.observer()?.args(["show", name]))
+    }
+}
+
+impl Drop for Scene {
+    /// A test that fails half-way must leave neither an observer in the kernel nor a target: whatever names our folder on its command
+    /// line is ours.
+    fn drop(&mut self) {
+        use std::os::unix::ffi::OsStrExt;
+
+        let ours = self.folder.path().as_os_str().as_bytes();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|_| line.windows(ours.len()).any(|part| part == ours)) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
@@ -405,10 +404,12 @@ fn what_cannot_be_attached_to_is_said_clearly() {
     let worker = &tree.workers()[0];
     let thread = worker["threads"].as_array().unwrap().iter().find(|tid| **tid != worker["pid"]).unwrap();
     refused(&thread.to_string(), &["thread of process", &worker["pid"].to_string()]);
-    // kthreadd.
-    if Path::new("/proc/2/comm").exists() && fs::read_to_string("/proc/2/comm").unwrap() == "kthreadd\n" {
-        refused("2", &["kernel thread"]);
-    }
+    assert_eq!(
+        fs::read_to_string("/proc/2/comm").unwrap(),
+        "kthreadd\n",
+        "live tests run in the first PID namespace"
+    );
+    refused("2", &["kernel thread"]);
     let zombie = Target(Command::new("true").spawn().unwrap());
     deadline::until("it is a zombie", LIMIT, || (!zombie.runs()).then_some(()));
     refused(&zombie.pid().to_string(), &["it has ended"]);

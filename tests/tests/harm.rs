@@ -75,13 +75,13 @@ fn a_command_finds_itself_as_if_nobody_watched() {
 fn unusual_circumstances_are_passed_on() {
     let scene = Scene::new().unwrap();
     let prelude = "umask 0137; ulimit -n 333; ulimit -c 4096; ulimit -S -s 4096; echo 123 >/proc/$$/oom_score_adj; \
-                   trap '' HUP USR1; exec 7</etc/passwd 8<>/dev/null 9>&1";
+                   trap '' HUP USR1; exec 7</etc/hostname 8<>/dev/null 9>&1";
     let both = standings(&scene, prelude, &["nice", "-n", "19", "env", "--block-signal=USR2,TERM,RTMIN"]);
     // The circumstances are what they were meant to be: else the comparison would be of nothing.
     assert_eq!(both[0]["nice"], "19");
     assert_eq!(both[0]["status"]["Umask"], "0137");
     assert_eq!(both[0]["oom_score_adj"], "123\n");
-    assert_eq!(both[0]["fds"]["7"][0], "/etc/passwd");
+    assert_eq!(both[0]["fds"]["7"][0], "/etc/hostname");
     assert_same(both);
 }
 
