@@ -496,6 +496,7 @@ kernel_fields! {
     task_real_parent: task_struct "real_parent",
     task_group_leader: task_struct "group_leader",
     task_exit_code: task_struct "exit_code",
+    task_status: task_struct "thread_info.status",
     signal_live: signal_struct "live",
     signal_flags: signal_struct "flags",
     signal_group_exit_code: signal_struct "group_exit_code",

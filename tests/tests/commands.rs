@@ -234,9 +234,9 @@ fn without_privilege_it_says_what_for_and_both_ways_to_get_it_and_starts_nothing
         let mut command = as_nobody(&observer, extra);
         command.arg("--state-dir").arg(scene.state_dir()).args(["attach", "--", "touch"]).arg(&marker);
         let wanted = [
-            "CAP_BPF: not held",
+            "CAP_BPF is not held",
             "load eBPF programs",
-            "CAP_PERFMON: not held",
+            "CAP_PERFMON is not held",
             "read kernel and process memory",
             "sudo",
             "setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep",

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod doctor;
 pub mod ls;
+mod progress;
 pub mod rm;
 pub mod show;
 

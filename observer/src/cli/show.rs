@@ -11,7 +11,7 @@ use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
-use super::{Context, ExitStatus, Format};
+use super::{Context, ExitStatus, Format, progress};
 use crate::{
     event::{Body, Event, Pid},
     model::{Model, files},
@@ -118,9 +118,11 @@ pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Wri
     let header = session.header();
     if args.summary {
         let mut model = Model::new(header.started_ns);
-        session.events(&Filter::default(), |id, event| {
-            model.add(id, &event);
-            ControlFlow::Continue(())
+        progress::while_slow("reading the session", || {
+            session.events(&Filter::default(), |id, event| {
+                model.add(id, &event);
+                ControlFlow::Continue(())
+            })
         })?;
         summary::write(out, header, session.ending().as_ref(), &model, columns)?;
         return Ok(());

@@ -40,13 +40,15 @@ pub(super) struct Stops {
 /// Blocks what would end us, to read it from a descriptor instead.
 pub(super) fn block_signals() -> anyhow::Result<Stops> {
     let mut blocked = SigSet::empty();
-    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD, Signal::SIGPIPE]) {
+    // A reader that goes away, or a limit on file sizes, is an error to be told, not the end of us.
+    let survived = [Signal::SIGPIPE, Signal::SIGXFSZ];
+    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD]).chain(survived) {
         blocked.add(signal);
     }
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).context("cannot block signals")?;
     let mut read = blocked;
-    read.remove(Signal::SIGPIPE);
+    survived.into_iter().for_each(|signal| read.remove(signal));
     let signals = SignalFd::with_flags(&read, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot read signals")?;
     for signal in before.iter() {

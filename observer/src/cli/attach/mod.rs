@@ -17,7 +17,7 @@ use end::Supervisor;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
 use target::Target;
 
-use super::{Context, ExitStatus, printable, printable_lines, show};
+use super::{Context, ExitStatus, printable, printable_lines, progress, show};
 use crate::{
     amqp::mask::SaslMasker,
     event::{Body, Event, Pid},
@@ -156,7 +156,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let launched = held.map(|held| held.release());
     let supervisor = Supervisor { root, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
-    let trouble = recording.finish(ended.ending());
+    let trouble = progress::while_slow("closing the session", || recording.finish(ended.ending()));
     stats.write(tracing_after_ns, facts.get().map_or(&[], Vec::as_slice));
 
     if let Some(trouble) = trouble {

@@ -19,7 +19,8 @@ pub use programs::ProgramFacts;
 use programs::{Plain, Programs};
 use syscalls::Sysno;
 
-use super::{Description, Flow, Source, SourceError, proc};
+use super::{Flow, Source, SourceError, proc};
+use crate::capability::Description;
 use crate::event::{Body, Event, Hop, Known, Origin, Pid, Tid};
 
 const VITAL_SIZE: u32 = 2 * 1024 * 1024;
