@@ -6,6 +6,7 @@ pub mod deadline;
 pub mod observe;
 pub mod proxy;
 pub mod rabbit;
+pub mod scene;
 pub mod strace;
 pub mod streams;
 pub mod target;

@@ -88,6 +88,11 @@ pub fn printable(text: &str) -> String {
     safe
 }
 
+/// [`printable`] for text of several lines: the ends of lines are ours.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// Prints to standard output. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

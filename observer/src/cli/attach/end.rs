@@ -21,7 +21,7 @@ use crate::{event::Pid, session::Ending, source::proc};
 /// Signals a person or a service manager sends to end or steer a command.
 const PASSED_ON: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
-/// `si_code` of a signal the terminal made (`SI_KERNEL`): it went to the whole foreground group, our command included.
+/// `si_code` of a signal the kernel made.
 const SI_KERNEL: i32 = 0x80;
 /// How long a command has to end after TERM.
 const GRACE_NS: u64 = 10_000_000_000;
@@ -141,7 +141,10 @@ impl Supervisor {
             // What we are attached to is not ours to end: a signal means that we are to stop looking.
             return Some(Ended::now(None, None, "interrupted"));
         };
-        if info.ssi_code != SI_KERNEL && !self.reached_without_us(info) {
+        // A key's signal went to the whole foreground group, our command included. A terminal that goes away tells only the leader of
+        // its session, which may be us.
+        let by_key = info.ssi_code == SI_KERNEL && signal != Signal::SIGHUP;
+        if !by_key && !self.reached_without_us(info) {
             let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
         }
         None

@@ -6,6 +6,7 @@ mod target;
 
 use std::{
     collections::VecDeque,
+    ffi::OsString,
     io::Write,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -16,7 +17,7 @@ use end::Supervisor;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
 use target::Target;
 
-use super::{Context, ExitStatus, progress, show};
+use super::{Context, ExitStatus, printable, printable_lines, progress, show};
 use crate::{
     amqp::mask::SaslMasker,
     event::{Body, Event, Pid},
@@ -55,7 +56,7 @@ pub struct Args {
     pub pid: Option<String>,
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND")]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// What to call the session [default: after the command]
     #[arg(long)]
     pub name: Option<String>,
@@ -98,13 +99,13 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
             dir.check_name(name)?;
             name.clone()
         }
-        None => dir.name_for(target.command())?,
+        None => dir.name_for(&target.command())?,
     };
     let mut source = Ebpf::load(args.snaplen, &broker_ports(args.broker.as_deref())?)?;
     let header = Header {
         id: dir.new_id()?,
         name: name.clone(),
-        command: target.command().to_vec(),
+        command: target.command(),
         attached: target.attached(),
         backend: "ebpf".into(),
         started_at: jiff::Timestamp::now().to_string(),
@@ -143,7 +144,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if !args.quiet {
         say(&format!(
             "observer: recording {} as session {name} (eBPF){}",
-            timeline::command(target.command()),
+            printable(&timeline::command(&target.command())),
             if root.is_some() { "" } else { "; Ctrl-C lets it go" }
         ));
     }
@@ -186,7 +187,7 @@ fn summary(path: &std::path::Path, context: &Context) {
 
 /// To standard error; if nobody reads it there is nothing to be done about it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", printable_lines(line));
 }
 
 /// Ports of the broker named by the user.
@@ -244,9 +245,9 @@ fn glance(root: Option<Pid>, seen: SignalsSeen, stats: Stats) -> Glance {
         stats.count(event);
         if let Body::Signal { signal, sender, .. } = &event.body
             && Some(event.pid) == root
-            && let Some(sender) = sender.get()
         {
-            seen.add(*signal, sender.pid.0, event.at_ns);
+            // 0 as in `siginfo`: the kernel.
+            seen.add(*signal, sender.get().map_or(0, |sender| sender.pid.0), event.at_ns);
         }
     })
 }

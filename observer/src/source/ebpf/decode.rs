@@ -272,7 +272,11 @@ impl Decoder {
             kind::SIGNAL => event(signal(&split::<wire::Signal>(record)?.0)),
             kind::DELIVER => {
                 let (deliver, _) = split::<wire::Deliver>(record)?;
-                event(Body::SignalDelivered { signal: deliver.signal, handled: deliver.handled != 0 });
+                // The kernel ends the other threads of a process by SIGKILL, whether it was `exit_group` or a deadly signal (6.1,
+                // kernel/signal.c, get_signal): nobody sent that one, and what ended the process is in its `Exit`.
+                if deliver.signal != nix::libc::SIGKILL {
+                    event(Body::SignalDelivered { signal: deliver.signal, handled: deliver.handled != 0 });
+                }
             }
             kind::OOM => event(Body::OomVictim),
             kind::FILE => event(file(record)?),
