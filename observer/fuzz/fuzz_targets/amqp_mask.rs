@@ -1,4 +1,4 @@
-//! Any bytes, cut in any way: every cut must blank the same, and nothing but what is told.
+//! Any bytes, cut in any way: what is told to be blanked is, and nothing else changes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -9,7 +9,7 @@ use observer::{
 
 fuzz_target!(|data: &[u8]| {
     let [cut, stream @ ..] = data else { return };
-    // A stream that opens as a client's: any other may have to be searched for frames, chunk by chunk.
+    // Opens as a client's, so that the methods with secrets are within reach.
     let stream = [b"AMQP\0\0\x09\x01", stream].concat();
     let (mut masker, mut pieces) = (SaslMasker::new(), stream.clone());
     let (mut at, mut blanked) = (0_u64, Vec::new());
