@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use observer::{
-    amqp::{conversation::Conversation, mask::SaslMasker, method::Side, stream::Decoder},
+    amqp::{conversation::Conversation, mask::StreamMasker, method::Side, stream::Decoder},
     event::{Direction, SocketId},
 };
 
@@ -33,11 +33,11 @@ fn main() {
         items.len() as u64
     });
 
-    let mut masker = SaslMasker::new();
+    let mut masker = StreamMasker::new();
     masker.mask(SocketId(1), Direction::Sent, 0, 8, &mut b"AMQP\0\0\x09\x01".to_vec());
     let mut offset = 8;
     let mut buffer = Vec::with_capacity(CHUNK);
-    report("SaslMasker, basic.ack", &small, |chunk| {
+    report("StreamMasker, basic.ack", &small, |chunk| {
         buffer.clear();
         buffer.extend_from_slice(chunk);
         masker.mask(SocketId(1), Direction::Sent, offset, chunk.len() as u64, &mut buffer);

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use observer::{
-    amqp::mask::SaslMasker,
+    amqp::mask::StreamMasker,
     event::{Direction, SocketId},
 };
 
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let [cut, stream @ ..] = data else { return };
     // Opens as a client's, so that the methods with secrets are within reach.
     let stream = [b"AMQP\0\0\x09\x01", stream].concat();
-    let (mut masker, mut pieces) = (SaslMasker::new(), stream.clone());
+    let (mut masker, mut pieces) = (StreamMasker::new(), stream.clone());
     let (mut at, mut blanked) = (0_u64, Vec::new());
     for piece in pieces.chunks_mut(usize::from(*cut).max(1)) {
         let len = piece.len() as u64;

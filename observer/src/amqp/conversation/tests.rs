@@ -6,7 +6,7 @@ use amq_protocol::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{amqp::mask::SaslMasker, event::SocketId};
+use crate::{amqp::mask::StreamMasker, event::SocketId};
 
 fn encode(frame: &AMQPFrame) -> Vec<u8> {
     cookie_factory::gen_simple(gen_frame(frame), Vec::new()).unwrap()
@@ -169,7 +169,9 @@ fn a_session_reads_as_people_would_tell_it() {
 #[test]
 fn a_masked_recording_still_tells_everything_but_the_secret() {
     let plain = said(&converse(&client(), &server()).1);
-    for (mut masker, user) in [(SaslMasker::new(), None), (SaslMasker::keeping_user_name(), Some("alice"))] {
+    for (mut masker, user) in
+        [(StreamMasker::new(), None), (StreamMasker::new().keeping_user_name(), Some("alice"))]
+    {
         let mut masked = client();
         masker.mask(SocketId(1), Direction::Sent, 0, masked.len() as u64, &mut masked);
         let (conversation, items) = converse(&masked, &server());

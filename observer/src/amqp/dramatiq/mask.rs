@@ -1,7 +1,13 @@
-//! Blanks the arguments of dramatiq messages in place. Knows JSON's grammar by the byte; nothing of what the other members mean.
+//! Blanks the arguments of dramatiq messages in place. Knows JSON's grammar by the byte and dramatiq's member names; it must not know
+//! what the other members mean.
 
 /// Containers may nest this deep; beyond, everything is blanked.
 const DEEPEST: u32 = 128;
+
+/// The fields of `Message` (dramatiq 1.0 to 2.2, `dramatiq/message.py`). An object with any other member is no message: dramatiq itself
+/// refuses to decode it.
+const MEMBERS: [&[u8]; 7] =
+    [b"queue_name", b"actor_name", b"args", b"kwargs", b"options", b"message_id", b"message_timestamp"];
 
 /// Blanks the values of `args` and `kwargs` of a whole JSON body in place, and returns the blanked ranges `[start, end)`.
 ///
@@ -15,7 +21,11 @@ pub fn mask_body(body: &mut [u8]) -> Vec<(u64, u64)> {
 ///
 /// The length stays the same and so does the JSON: a value becomes a string of `*` of its own length (`[1, 2]` → `"****"`), a bare
 /// number or word becomes 0. What is not a JSON object is blanked whole, and so is everything after the first thing
-/// that is not JSON. A key with an escape in it is taken for a secret's.
+/// that is not JSON, and from the first byte that no member of a dramatiq message is named by. An inner key with an escape in it
+/// is taken for a secret's.
+///
+/// Options stay as they are, and with them the traceback of a retry, which says why it failed: a traceback that quotes an argument
+/// (an exception's text often does) is not blanked.
 #[derive(Clone, Debug, Default)]
 pub struct BodyMasker {
     /// Offset of the next byte.
@@ -59,11 +69,19 @@ enum State {
 }
 
 /// The key being read or just read, as far as it matters.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Key {
     bytes: [u8; 7],
     len: usize,
     has_escape: bool,
+    /// The [`MEMBERS`] it is still a beginning of, one bit each.
+    members: u8,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self { bytes: [0; 7], len: 0, has_escape: false, members: (1 << MEMBERS.len()) - 1 }
+    }
 }
 
 impl Key {
@@ -71,7 +89,21 @@ impl Key {
         if let Some(slot) = self.bytes.get_mut(self.len) {
             *slot = byte;
         }
+        self.narrow(|member, at| member.get(at) == Some(&byte));
         self.len = self.len.saturating_add(1);
+    }
+
+    fn narrow(&mut self, fits: impl Fn(&[u8], usize) -> bool) {
+        for (bit, member) in MEMBERS.iter().enumerate() {
+            if !fits(member, self.len) {
+                self.members &= !(1 << bit);
+            }
+        }
+    }
+
+    /// Ends it: it is a member's name only if it is the whole of one.
+    fn end(&mut self) {
+        self.narrow(|member, len| member.len() == len);
     }
 
     fn is_secret(&self) -> bool {
@@ -87,18 +119,56 @@ impl BodyMasker {
 
     /// Blanks the next piece of the body in place, and returns the blanked ranges as `[start, end)` offsets in the body.
     pub fn mask(&mut self, piece: &mut [u8]) -> Vec<(u64, u64)> {
-        let mut blanked: Vec<(u64, u64)> = Vec::new();
-        for byte in piece {
-            if let Some(blank) = self.step(*byte) {
-                *byte = blank;
-                match blanked.last_mut() {
-                    Some(last) if last.1 == self.at => last.1 += 1,
-                    _ => blanked.push((self.at, self.at + 1)),
-                }
+        let (mut blanked, base) = (Vec::<(u64, u64)>::new(), self.at);
+        self.mask_with(piece, |start, end| {
+            let (start, end) = (base + start as u64, base + end as u64);
+            match blanked.last_mut() {
+                Some(last) if last.1 == start => last.1 = end,
+                _ => blanked.push((start, end)),
             }
-            self.at += 1;
-        }
+        });
         blanked
+    }
+
+    /// As [`Self::mask`], telling the blanked ranges as they come, as offsets in `piece`; adjoining ones are not joined.
+    pub(in crate::amqp) fn mask_with(&mut self, piece: &mut [u8], mut blanked: impl FnMut(usize, usize)) {
+        let mut at = 0;
+        while let Some(rest) = piece.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            let (run, secret) = self.run(rest);
+            let taken = run.max(1);
+            if run > 0 && secret {
+                rest[..run].fill(b'*');
+                blanked(at, at + run);
+            } else if run == 0
+                && let Some(blank) = self.step(rest[0])
+            {
+                rest[0] = blank;
+                blanked(at, at + 1);
+            }
+            at += taken;
+            self.at += taken as u64;
+        }
+    }
+
+    /// Goes on behind a piece that was not seen: what follows cannot be judged.
+    pub(in crate::amqp) fn lose(&mut self) {
+        self.state = State::Opaque;
+    }
+
+    /// How many of the next bytes change nothing, and whether they are secret: most of a body is the inside of strings.
+    fn run(&self, rest: &[u8]) -> (usize, bool) {
+        let in_string = || memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        match self.state {
+            State::Opaque => (rest.len(), true),
+            State::InString { escaped: false } => (in_string(), false),
+            State::SecretString { escaped: false }
+            | State::SecretContainer { in_string: true, escaped: false, .. } => (in_string(), true),
+            State::SecretContainer { in_string: false, .. } => {
+                let mark = |byte: &u8| matches!(byte, b'"' | b'[' | b']' | b'{' | b'}');
+                (rest.iter().position(mark).unwrap_or(rest.len()), true)
+            }
+            _ => (0, false),
+        }
     }
 
     /// Takes one byte; answers what it is overwritten with, if it is.
@@ -121,10 +191,17 @@ impl BodyMasker {
             }
             (State::BeforeKey | State::Bare, b'}') => return self.close(true),
             (State::BeforeValue | State::Bare, b']') => return self.close(false),
-            (State::InKey { escaped: false }, b'"') => (State::AfterKey, None),
+            (State::InKey { escaped: false }, b'"') => {
+                self.key.end();
+                if self.is_foreign() { (State::Opaque, Some(b'*')) } else { (State::AfterKey, None) }
+            }
             (State::InKey { escaped }, _) => {
                 self.key.push(byte);
                 self.key.has_escape |= byte == b'\\';
+                if self.is_foreign() {
+                    self.state = State::Opaque;
+                    return Some(b'*');
+                }
                 (State::InKey { escaped: !escaped && byte == b'\\' }, None)
             }
             (State::AfterKey, b':') => (State::BeforeValue, None),
@@ -164,6 +241,11 @@ impl BodyMasker {
         };
         self.state = next;
         blank
+    }
+
+    /// Whether the key is one that no dramatiq message has.
+    fn is_foreign(&self) -> bool {
+        self.depth == 1 && self.key.members == 0
     }
 
     fn in_object(&self) -> bool {
