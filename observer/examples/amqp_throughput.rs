@@ -33,17 +33,47 @@ fn main() {
         items.len() as u64
     });
 
+    report("StreamMasker, basic.ack", &small, masked(ack().len()));
+    for argument_len in [20, 1000, 20_000] {
+        let delivery = delivery(argument_len);
+        let stream = delivery.repeat(1_000_000 / delivery.len() + 1);
+        report(
+            &format!("StreamMasker, deliveries of {} bytes", delivery.len()),
+            &stream,
+            masked(delivery.len()),
+        );
+    }
+}
+
+/// Masks a client's stream of one thing of this length, again and again.
+fn masked(one_len: usize) -> impl FnMut(&[u8]) -> u64 {
     let mut masker = StreamMasker::new();
     masker.mask(SocketId(1), Direction::Sent, 0, 8, &mut b"AMQP\0\0\x09\x01".to_vec());
-    let mut offset = 8;
+    let (mut offset, mut whole) = (8, 0);
     let mut buffer = Vec::with_capacity(CHUNK);
-    report("StreamMasker, basic.ack", &small, |chunk| {
+    move |chunk| {
         buffer.clear();
         buffer.extend_from_slice(chunk);
         masker.mask(SocketId(1), Direction::Sent, offset, chunk.len() as u64, &mut buffer);
         offset += chunk.len() as u64;
-        chunk.len() as u64 / ack().len() as u64
-    });
+        let before = whole;
+        whole = (offset - 8) / one_len as u64;
+        whole - before
+    }
+}
+
+/// A `basic.deliver` on channel 1 with a message of dramatiq's, whose argument is so long.
+fn delivery(argument_len: usize) -> Vec<u8> {
+    let body = format!(
+        r#"{{"queue_name":"default","actor_name":"count_words","args":["{}",17],"kwargs":{{"retry":false}},"options":{{"retries":1}},"message_id":"0ab1c2d3-0ab1-4c2d-8e3f-0ab1c2d30ab1","message_timestamp":1700000000123}}"#,
+        "x ".repeat(argument_len / 2)
+    );
+    let frame = |kind: u8, payload: &[u8]| {
+        [&[kind, 0, 1], &(payload.len() as u32).to_be_bytes()[..], payload, &[0xCE]].concat()
+    };
+    let method = [&[0, 60, 0, 60, 4][..], b"ctag", &7_u64.to_be_bytes(), &[0, 0, 7], b"default"].concat();
+    let header = [&[0, 60, 0, 0][..], &(body.len() as u64).to_be_bytes(), &[0, 0]].concat();
+    [frame(1, &method), frame(2, &header), frame(3, body.as_bytes())].concat()
 }
 
 fn decoder_open(decoder: &mut Decoder) -> u64 {
@@ -60,12 +90,14 @@ fn ack() -> Vec<u8> {
 }
 
 fn report(what: &str, stream: &[u8], mut feed: impl FnMut(&[u8]) -> u64) {
-    let (begun, mut frames) = (Instant::now(), 0);
+    let (begun, mut count, mut bytes) = (Instant::now(), 0, 0);
     while begun.elapsed() < SECONDS {
-        frames += stream.chunks(CHUNK).map(&mut feed).sum::<u64>();
+        count += stream.chunks(CHUNK).map(&mut feed).sum::<u64>();
+        bytes += stream.len();
     }
-    let per_second = frames as f64 / begun.elapsed().as_secs_f64();
-    println!("{what}: {per_second:.0} frames/s, resident {}", resident());
+    let seconds = begun.elapsed().as_secs_f64();
+    let (per_second, mb) = (count as f64 / seconds, bytes as f64 / seconds / 1e6);
+    println!("{what}: {per_second:.0}/s, {mb:.0} MB/s, resident {}", resident());
 }
 
 /// `VmRSS` of `/proc/self/status`.
