@@ -20,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
     }
     for (i, (before, after)) in stream.iter().zip(&pieces).enumerate() {
         let told = blanked.iter().any(|(start, end)| (*start..*end).contains(&(i as u64)));
-        assert_eq!(*after, if told { b'*' } else { *before });
+        // A blanked value stays JSON: quotes around it, or a zero and spaces.
+        assert!(if told { b"*\"0 ".contains(after) } else { after == before });
     }
 });
