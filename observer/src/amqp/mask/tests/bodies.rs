@@ -142,6 +142,30 @@ fn a_body_whose_beginning_or_middle_was_not_seen_is_blanked() {
 }
 
 #[test]
+fn a_body_is_not_taken_for_the_rest_of_one_that_a_gap_cut_off() {
+    let mut client = Client::header();
+    client.begin(1, 1000);
+    // A readable string is open: whatever is taken to follow here would be shown.
+    client.body(1, br#"{"queue_name":"a"#, 0..16);
+    let unfinished = client.bytes.len();
+    client.begin(1, 1000);
+    let begun = client.bytes.len();
+    client.frame(8, 0, &[]);
+    client.body(1, NEEDLE.as_bytes(), 0..NEEDLE.len());
+    // The first gap runs over frame boundaries; the second stays in the content header, over its size.
+    for (from, to) in [(unfinished, begun), (begun - 10, begun - 3)] {
+        let mut masker = StreamMasker::new();
+        let mut stored = client.bytes.clone();
+        masker.mask(SOCKET, Direction::Sent, 0, from as u64, &mut stored[..from]);
+        let rest = (client.bytes.len() - to) as u64;
+        masker.mask(SOCKET, Direction::Sent, to as u64, rest, &mut stored[to..]);
+        assert!(!holds_needle(&stored), "{from}..{to}");
+        // Everything else is in step again.
+        assert_eq!(stored[begun..begun + 8], client.bytes[begun..begun + 8]);
+    }
+}
+
+#[test]
 fn memory_stays_bounded_however_many_bodies_are_begun() {
     let mut client = Client::header();
     for channel in 1..2000 {
