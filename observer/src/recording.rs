@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    amqp::mask::SaslMasker,
+    amqp::mask::StreamMasker,
     event::{Body, Direction, Event, NoteLevel, Origin, Pid, SocketId, Tid},
     session::{DataFilter, Ending, Recorder},
     source::{Flow, Source, proc},
@@ -24,7 +24,7 @@ const IN_FLIGHT: usize = 16_384;
 /// Batches on their way. When even these are taken the source waits, and what it loses meanwhile it counts.
 const BATCHES: usize = 64;
 
-impl DataFilter for SaslMasker {
+impl DataFilter for StreamMasker {
     fn mask(
         &mut self,
         socket: SocketId,

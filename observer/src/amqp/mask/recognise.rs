@@ -1,43 +1,60 @@
 //! What a stream is by its first bytes, and where a frame may begin in one that was lost. Keeps no state.
 
-use super::{FRAME_END, Held, Phase};
+use super::stream::FRAME_END;
 
 /// While synchronisation is lost, a candidate must be no larger than this, so that noise is not mistaken for a frame.
 const LARGEST_CANDIDATE: u32 = 1 << 20;
 
-/// What a stream is, by its first bytes.
-pub(super) fn opening(held: Held) -> Phase {
-    let first = held.get();
+/// What a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Not enough bytes yet.
+    More,
+    /// An AMQP 0-9-1 client's: its protocol header.
+    Client,
+    /// A server's: the header and ids of `connection.start`.
+    Server,
+    /// Another text protocol of which the first line may be shown.
+    Line,
+    /// Nothing secret comes in it.
+    Clear,
+    /// Nothing more of it may be shown.
+    Opaque,
+    /// Nothing known: frames, or the middle of one.
+    Unknown,
+}
+
+/// Judges a stream by its first bytes.
+pub(super) fn opening(first: &[u8]) -> Opening {
     const AMQP_0_9_1: &[u8] = b"AMQP\0\0\x09\x01";
     // Only the method of a request: paths and headers carry tokens.
     const REQUESTS: [&[u8]; 8] =
         [b"GET ", b"PUT ", b"POST ", b"HEAD ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT "];
     if AMQP_0_9_1.starts_with(first) || first.starts_with(b"AMQP") {
         return match first.len() {
-            ..8 => Phase::Opening(held),
-            _ if first == AMQP_0_9_1 => Phase::Header(Held::default()),
+            ..8 => Opening::More,
+            _ if first == AMQP_0_9_1 => Opening::Client,
             // AMQP 1.0 carries SASL too.
-            _ => Phase::Opaque,
+            _ => Opening::Opaque,
         };
     }
-    // connection.start: this is the server's stream.
     let server = [Some(1), Some(0), Some(0), None, None, None, None, Some(0), Some(10), Some(0), Some(10)];
     if first.iter().zip(server).all(|(byte, wanted)| wanted.is_none_or(|wanted| *byte == wanted)) {
-        return if first.len() == server.len() { Phase::Clear } else { Phase::Opening(held) };
+        return if first.len() == server.len() { Opening::Server } else { Opening::More };
     }
-    let known = [(&b"HTTP/"[..], Phase::FirstLine), (b"SSH-", Phase::FirstLine)]
+    let known = [(&b"HTTP/"[..], Opening::Line), (b"SSH-", Opening::Line)]
         .into_iter()
-        .chain([(&b"\x15\x03"[..], Phase::Clear), (b"\x16\x03", Phase::Clear)])
-        .chain(REQUESTS.into_iter().map(|method| (method, Phase::Opaque)));
-    for (known, phase) in known {
+        .chain([(&b"\x15\x03"[..], Opening::Clear), (b"\x16\x03", Opening::Clear)])
+        .chain(REQUESTS.into_iter().map(|method| (method, Opening::Opaque)));
+    for (known, opening) in known {
         if first == known {
-            return phase;
+            return opening;
         }
         if known.starts_with(first) {
-            return Phase::Opening(held);
+            return Opening::More;
         }
     }
-    Phase::Lost
+    Opening::Unknown
 }
 
 /// Whether a whole frame begins here that is not a body, and what follows it begins like one.

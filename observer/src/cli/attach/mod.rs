@@ -19,7 +19,7 @@ use target::Target;
 
 use super::{Context, ExitStatus, printable, printable_lines, progress, show};
 use crate::{
-    amqp::mask::SaslMasker,
+    amqp::mask::StreamMasker,
     event::{Body, Event, Pid},
     recording::{Glance, Recording, Watch},
     render::{timeline, units},
@@ -78,6 +78,9 @@ pub struct Args {
     /// Bytes kept of one read or write
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(0..=source::ebpf::SNAPLEN_MAX))]
     pub snaplen: u64,
+    /// Keep message bodies as they are; otherwise arguments, and bodies that are no dramatiq message, are blanked before they are stored
+    #[arg(long)]
+    pub bodies: bool,
     /// Print nothing but errors: no first line, no summary
     #[arg(short, long, conflicts_with = "follow")]
     pub quiet: bool,
@@ -117,8 +120,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         sources: vec![source.describe()],
         capabilities,
     };
+    let masker = StreamMasker::new().keeping_user_name();
     let recorder = Recorder::create(&dir, header, Redactor::open(&dir)?)?
-        .with_data_filter(Box::new(SaslMasker::keeping_user_name()));
+        .with_data_filter(Box::new(if args.bodies { masker.keeping_bodies() } else { masker }));
     let path = recorder.path().to_owned();
 
     // A terminal that goes away, or a reader of ours that does, must not end the recording.
