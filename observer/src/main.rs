@@ -14,7 +14,7 @@ use std::{
 use anstream::ColorChoice;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
-use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, rm, show};
+use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, rm, send, show};
 
 /// Says from outside why a dramatiq worker does not consume its messages.
 ///
@@ -49,6 +49,7 @@ enum Verb {
     Ls(ls::Args),
     Show(show::Args),
     Rm(rm::Args),
+    Send(send::Args),
     Doctor(doctor::Args),
 }
 
@@ -88,6 +89,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Ls(args) => ls::run(args, &context),
         Verb::Show(args) => show::run(args, &context),
         Verb::Rm(args) => rm::run(args, &context),
+        Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
     };
     let status = result.unwrap_or_else(|error| {

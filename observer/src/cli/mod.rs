@@ -4,6 +4,7 @@ pub mod attach;
 pub mod doctor;
 pub mod ls;
 pub mod rm;
+pub mod send;
 pub mod show;
 
 use std::{

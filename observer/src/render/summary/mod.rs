@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use crate::{
     event::{NoteLevel, Pid},
-    model::Model,
+    model::{Model, ladder},
     render::{
         style::{BAD, DIM, GOOD, Line, ODD, PLAIN, STRONG},
         timeline, units,
@@ -59,6 +59,7 @@ pub fn write(
         section("processes", screen.processes(), processes::MAX_LINES),
         section("imports", screen.imports(), 6),
         section("connections", screen.connections(), 6),
+        section("ladder", screen.ladder(), 3),
         section("trouble", screen.trouble(), 4),
         section("waiting", screen.waiting(), 2),
         Section { keeps_end: true, ..section("output", screen.output(), 5) },
@@ -142,6 +143,13 @@ impl Screen<'_> {
             units::counted(self.model.events(), "event")
         );
         vec![what, how, Line::new().with(DIM, about)]
+    }
+
+    /// How far each worker came, those that came least far first.
+    fn ladder(&self) -> Vec<Line> {
+        let mut ladders = ladder::ladders(self.model);
+        ladders.sort_by_key(|ladder| ladder.rungs.iter().filter(|step| step.reached == Some(true)).count());
+        ladders.iter().flat_map(|one| crate::render::ladder::fitted(one, self.columns)).collect()
     }
 
     fn output(&self) -> Vec<Line> {
