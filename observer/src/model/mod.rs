@@ -13,9 +13,13 @@ pub mod queue;
 pub mod trouble;
 
 #[cfg(test)]
+mod amqp_tests;
+#[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 

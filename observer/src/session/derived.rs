@@ -69,12 +69,13 @@ impl Session {
     /// # Errors
     /// As [`Session::open`], and when it cannot be written.
     pub fn open_to_derive(path: &Path) -> Result<Self, SessionError> {
-        let session = Self::open(path)?;
+        let mut session = Self::open(path)?;
         let sqlite = |source| SessionError::sqlite("write derived tables of session", path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         connection.busy_timeout(std::time::Duration::from_secs(1)).map_err(sqlite)?;
-        Ok(Self { connection, ..session })
+        session.connection = connection;
+        Ok(session)
     }
 
     /// Begins to write the derived tables anew; what is written counts when [`Derived::finish`] succeeds.

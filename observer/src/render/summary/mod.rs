@@ -57,10 +57,10 @@ pub fn write(
     let mut sections = vec![
         section("session", screen.headline(), 3),
         section("processes", screen.processes(), processes::MAX_LINES),
-        section("imports", screen.imports(), 6),
-        section("connections", screen.connections(), 6),
+        section("imports", screen.imports(), 5),
+        section("connections", screen.connections(), 5),
         section("ladder", screen.ladder(), 3),
-        section("trouble", screen.trouble(), 4),
+        section("trouble", screen.trouble(), 3),
         section("waiting", screen.waiting(), 2),
         Section { keeps_end: true, ..section("output", screen.output(), 5) },
         section("not seen", screen.not_seen(), 3),
