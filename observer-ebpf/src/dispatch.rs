@@ -5,7 +5,7 @@ use observer_ebpf::{SLOW_NS, Slow, kind};
 
 use crate::{
     emit::{bulk, bytes, call_header, now},
-    kernel::{call, ids, is_exec, number},
+    kernel::{call, ids, is_compat, is_exec, number},
     tables::{ENTER, EXIT, THREADS},
 };
 
@@ -18,6 +18,10 @@ pub const SINCE_ATTACH: i32 = -2;
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
     let Some(thread) = THREADS.get_ptr_mut(ids().1) else { return 0 };
+    if is_compat() {
+        unsafe { (*thread).nr = NONE };
+        return 0;
+    }
     let nr: i64 = ctx.arg(1);
     let time = now();
     unsafe {

@@ -57,6 +57,13 @@ fn send(ring: &RingBuf, size: u32, kind: u16, record: &[u8]) -> bool {
     sent
 }
 
+/// Whether the vital ring is less than half full. What is long goes elsewhere when it is not, or a few programs with large
+/// environments would take the room of many that exit.
+#[inline(always)]
+pub fn vital_has_room() -> bool {
+    VITAL.query(u64::from(BPF_RB_AVAIL_DATA)) < u64::from(ring_sizes().0 / 2)
+}
+
 /// Sends what must not be lost.
 #[inline(always)]
 pub fn vital(kind: u16, record: &[u8]) -> bool {

@@ -138,6 +138,13 @@ pub fn is_exec(nr: u32) -> bool {
     nr == execve || nr == execveat
 }
 
+/// Whether the current task is in a 32-bit system call, whose numbers mean other calls (`TS_COMPAT`, arch/x86/include/asm/thread_info.h).
+#[inline(always)]
+pub fn is_compat() -> bool {
+    const TS_COMPAT: u32 = 2;
+    read::<u32>(current(), offset!(task_status)) & TS_COMPAT != 0
+}
+
 /// The file behind a descriptor of the current task; 0 when it is closed.
 #[inline(always)]
 pub fn file_of(fd: i32) -> u64 {

@@ -30,14 +30,14 @@ pub const CMDLINE_MAX: usize = 256;
 pub const COMM: usize = 16;
 /// Bytes of a `sockaddr` recorded: the largest is `sockaddr_un`, 110.
 pub const SOCKADDR_MAX: usize = 112;
-/// Argument and environment bytes that go through the vital ring; what is longer competes with payload.
+/// Argument and environment bytes of one program that go through the vital ring while it has room; the rest competes with payload.
 pub const VITAL_ARGS: u64 = 256 * 1024;
 /// Most bytes of arguments and environment: the kernel's own limit is three quarters of 8 MiB.
 pub const ARGS_CHUNKS: usize = 400;
 /// Most pieces recorded of one read or write, so most of `--snaplen`: 1 MiB.
 pub const DATA_CHUNKS: usize = 64;
-/// Most `iovec`s of one call that are looked at.
-pub const IOV_MAX: usize = 64;
+/// Most `iovec`s of one call that are looked at: as many as the kernel takes (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
+pub const IOV_MAX: usize = 1024;
 /// A call that lasts longer is reported when it returns.
 pub const SLOW_NS: u64 = 1_000_000_000;
 
@@ -496,6 +496,7 @@ kernel_fields! {
     task_real_parent: task_struct "real_parent",
     task_group_leader: task_struct "group_leader",
     task_exit_code: task_struct "exit_code",
+    task_status: task_struct "thread_info.status",
     signal_live: signal_struct "live",
     signal_flags: signal_struct "flags",
     signal_group_exit_code: signal_struct "group_exit_code",

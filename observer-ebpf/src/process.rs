@@ -12,7 +12,7 @@ use observer_ebpf::{
 
 use crate::{
     dispatch::NONE,
-    emit::{bulk, bytes, call_header, header, lost, vital},
+    emit::{bulk, bytes, call_header, header, lost, vital, vital_has_room},
     kernel::{
         AGAIN, STOP, argument, at_most, call, current, describe_fd, ids, kernel_string, offset, read, rounds,
         scratch, walk,
@@ -163,7 +163,8 @@ extern "C" fn argument_piece(_round: u64, _: u64) -> i64 {
     record.len = len as u32;
     record.pad = 0;
     let record = unsafe { core::slice::from_raw_parts(space, size_of::<Args>() + len as usize) };
-    if range.done < VITAL_ARGS {
+    // The first piece holds the arguments, and for most programs the environment too.
+    if range.done == 0 || (range.done < VITAL_ARGS && vital_has_room()) {
         vital(kind::ARGS, record);
     } else {
         bulk(kind::ARGS, record);

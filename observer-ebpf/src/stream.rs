@@ -12,7 +12,7 @@ use crate::{
         mode_and_inode, offset, read, read_user, rounds, scratch, settings_snaplen, sock_of,
     },
     socket::broker_port,
-    tables::{Carry, SOCKETS},
+    tables::{Batch, Carry, SOCKETS},
 };
 
 const MSG_PEEK: u64 = 2;
@@ -22,7 +22,7 @@ const EINTR: i64 = -4;
 const RESTART_LAST: i64 = -516;
 const RESTART_FIRST: i64 = -512;
 /// Most messages of one `sendmmsg` or `recvmmsg` that are looked at.
-const MESSAGES_MAX: u64 = 8;
+const MESSAGES_MAX: usize = 64;
 
 /// `struct iovec`
 #[repr(C)]
@@ -106,7 +106,8 @@ fn copy_out() {
     let Some(call) = call() else { return };
     let carry = &mut call.carry;
     carry.limit = at_most(settings_snaplen(), carry.total);
-    rounds(DATA_CHUNKS + IOV_MAX, copy_piece);
+    // Each buffer takes a round to fetch and ends in a piece that may be short.
+    rounds(DATA_CHUNKS + 2 * IOV_MAX, copy_piece);
     if carry.done < carry.total {
         piece(carry, carry.offset + carry.done, carry.total - carry.done, 0, 0);
     }
@@ -355,19 +356,33 @@ pub fn recvmsg(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn messages(ctx: &RawTracePointContext, sent: bool) {
     let count: i64 = ctx.arg(1);
-    let fd = argument(ctx, 0) as i32;
+    let Some(call) = call() else { return };
     if count <= 0 {
         return;
     }
-    for i in 0..MESSAGES_MAX {
-        if i >= count as u64 {
-            break;
-        }
-        let at = argument(ctx, 1) + i * MMSG_SIZE;
-        let message: Message = read_user(at + MESSAGE_OFFSET);
-        let len: u32 = read_user(at + MMSG_LEN_OFFSET);
-        carried(fd, sent, i64::from(len), Source::Vector { iov: message.iov, count: message.iov_count });
+    call.batch = Batch {
+        at: argument(ctx, 1),
+        left: count as u64,
+        fd: argument(ctx, 0) as i32,
+        sent: u32::from(sent),
+    };
+    rounds(MESSAGES_MAX, message);
+}
+
+/// One of them.
+extern "C" fn message(_round: u64, _: u64) -> i64 {
+    let Some(call) = call() else { return STOP };
+    let Batch { at, left, fd, sent } = call.batch;
+    if left == 0 {
+        return STOP;
     }
+    call.batch.at = at + MMSG_SIZE;
+    call.batch.left = left - 1;
+    let message: Message = read_user(at + MESSAGE_OFFSET);
+    let len: u32 = read_user(at + MMSG_LEN_OFFSET);
+    let source = Source::Vector { iov: message.iov, count: message.iov_count };
+    carried(fd, sent != 0, i64::from(len), source);
+    AGAIN
 }
 
 /// `sendmmsg`, on return.
@@ -393,9 +408,13 @@ pub fn sendfile(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `splice`, on return: from, its offset, to. Only what goes into a socket is of interest.
+/// `splice`, on return: from, its offset, to. What failed is told of the side it was to go to: the kernel does not say which it was.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn splice(ctx: RawTracePointContext) -> i32 {
-    carried(argument(&ctx, 2) as i32, true, ctx.arg(1), Source::Nowhere);
+    let ret: i64 = ctx.arg(1);
+    if ret >= 0 {
+        carried(argument(&ctx, 0) as i32, false, ret, Source::Nowhere);
+    }
+    carried(argument(&ctx, 2) as i32, true, ret, Source::Nowhere);
     0
 }

@@ -53,6 +53,17 @@ pub struct Call {
     pub walk: Walk,
     /// Parameters of [`crate::stream`]'s piecewise copy, too many for a BPF call.
     pub carry: Carry,
+    pub batch: Batch,
+}
+
+/// The messages of one call that are still to be looked at.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Batch {
+    pub at: u64,
+    pub left: u64,
+    pub fd: i32,
+    pub sent: u32,
 }
 
 /// Where a walk up a path stands.

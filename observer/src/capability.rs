@@ -1,4 +1,5 @@
-//! What this machine lets us see: decided once, used by `attach`, printed by `doctor`, kept in the session. Knows no source.
+//! What can be seen, and what not, on this machine and by each source: decided once, used by `attach`, printed by `doctor`, kept in the
+//! session. Knows neither of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,4 +28,13 @@ pub enum State {
     Limited,
     /// It is missing, and recording is impossible without it.
     Missing,
+}
+
+/// What a source is and what it cannot see; goes into the session header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// `ebpf`, `ptrace`, `broker` or `replay`.
+    pub name: String,
+    /// What it cannot see, each in a sentence a person can read.
+    pub unseen: Vec<String>,
 }

@@ -7,14 +7,17 @@
 
 use std::{
     ffi::c_int,
+    fs::File,
     io::{IsTerminal, Write},
+    os::fd::AsRawFd,
     path::PathBuf,
 };
 
 use anstream::ColorChoice;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
-use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, rm, send, show};
+use nix::sys::signal::{SigSet, Signal};
+use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, printable_lines, rm, send, show};
 
 /// Says from outside why a dramatiq worker does not consume its messages.
 ///
@@ -57,12 +60,16 @@ enum Verb {
 /// inherit both.
 #[unsafe(no_mangle)]
 extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
+    occupy_standard_descriptors();
     CompleteEnv::with_factory(Cli::command).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return error.exit_code();
+            // Whatever else `attach` exits with is taken for its command's status.
+            let asked = Cli::command().ignore_errors(true).try_get_matches();
+            let attaching = asked.is_ok_and(|asked| asked.subcommand_name() == Some("attach"));
+            return if attaching && error.use_stderr() { 125 } else { error.exit_code() };
         }
     };
     let levels = ["warn", "observer=info", "observer=debug"];
@@ -84,6 +91,10 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
     };
     let context = Context { state_dir: cli.state_dir, format: cli.format, color, choice };
     let attaching = matches!(cli.verb, Verb::Attach(_));
+    if !attaching {
+        // A reader that has seen enough is then an error we know how to take. `attach` blocks it when its command cannot inherit that.
+        let _ = SigSet::from(Signal::SIGPIPE).thread_block();
+    }
     let result = match &cli.verb {
         Verb::Attach(args) => attach::run(args, &context),
         Verb::Ls(args) => ls::run(args, &context),
@@ -93,8 +104,18 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Doctor(args) => doctor::run(args, &context),
     };
     let status = result.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "observer: {error:#}");
+        let _ = writeln!(std::io::stderr(), "observer: {}", printable_lines(&format!("{error:#}")));
         ExitStatus(if attaching { 125 } else { 1 })
     });
     c_int::from(status.0)
+}
+
+/// What is closed of descriptors 0 to 2 must not become a file of ours: messages would be written into it. All are closed again for the
+/// command, as `File` opens with `O_CLOEXEC`.
+fn occupy_standard_descriptors() {
+    while let Ok(null) = File::options().read(true).write(true).open("/dev/null")
+        && null.as_raw_fd() <= 2
+    {
+        std::mem::forget(null);
+    }
 }

@@ -3,7 +3,11 @@
 pub mod apt;
 pub mod cache;
 pub mod deadline;
+pub mod observe;
 pub mod proxy;
 pub mod rabbit;
+pub mod scene;
+pub mod strace;
+pub mod streams;
 pub mod target;
 pub mod venv;

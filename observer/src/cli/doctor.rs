@@ -9,6 +9,7 @@ use super::{Context, ExitStatus, Format, print, printable};
 use crate::{
     capability::{Capability, State},
     python::interpreter,
+    render::json,
     source::{
         ebpf::{Ebpf, ProgramFacts, SNAPLEN_MAX},
         probe,
@@ -65,9 +66,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let works = report.iter().all(|found| found.state != State::Missing);
     print(&match context.format {
         Format::Json => {
-            serde_json::to_string_pretty(
-                &json!({"schema": "observer.doctor/1", "works": works, "capabilities": report}),
-            )? + "\n"
+            json::pretty(&json!({"schema": "observer.doctor/1", "works": works, "capabilities": report}))?
         }
         Format::Text => text(&report, works, context.color),
     })?;
@@ -77,9 +76,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
 fn programs(context: &Context) -> anyhow::Result<ExitStatus> {
     let facts: Vec<ProgramFacts> = Ebpf::load(SNAPLEN_MAX, &[])?.facts();
     print(&match context.format {
-        Format::Json => {
-            serde_json::to_string_pretty(&json!({"schema": "observer.programs/1", "programs": facts}))? + "\n"
-        }
+        Format::Json => json::pretty(&json!({"schema": "observer.programs/1", "programs": facts}))?,
         Format::Text => {
             let mut text = String::from("program                  verified instructions\n");
             for program in &facts {

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Context, ExitStatus, Format, print, printable};
-use crate::session::{Ending, Listed, State, Summary};
+use crate::{
+    render::json,
+    session::{Ending, Listed, State, Summary},
+};
 
 /// List the recorded sessions, the newest first.
 ///
@@ -44,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
 fn json_of(sessions: &[Listed]) -> serde_json::Result<String> {
     let sessions: Vec<Value> = sessions.iter().map(entry).collect();
     let document = json!({ "schema": "observer.ls/1", "sessions": sessions });
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    json::pretty(&document)
 }
 
 fn entry(session: &Listed) -> Value {

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod doctor;
 pub mod ls;
+mod progress;
 pub mod rm;
 pub mod send;
 pub mod show;
@@ -86,6 +87,11 @@ pub fn printable(text: &str) -> String {
         }
     }
     safe
+}
+
+/// [`printable`] for text of several lines: the ends of lines are ours.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints to standard output. A reader that has seen enough (`| head`) is no error.

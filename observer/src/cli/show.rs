@@ -14,7 +14,7 @@ use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use views::View;
 
-use super::{Context, ExitStatus, Format};
+use super::{Context, ExitStatus, Format, progress};
 use crate::{
     event::{Body, Event, Pid},
     fold,
@@ -150,11 +150,11 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// When the session cannot be read, or the stream cannot be written.
 pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(view) = args.view() {
-        return views::screen(view, args, session, out);
+        return progress::while_slow("reading the session", || views::screen(view, args, session, out));
     }
     let header = session.header();
     if args.summary {
-        let model = fold::fold(session, None)?;
+        let model = progress::while_slow("reading the session", || fold::fold(session, None))?;
         summary::write(out, header, session.ending().as_ref(), &model, columns)?;
         return Ok(());
     }

@@ -2,12 +2,12 @@
 
 use crate::{
     capability::Capability,
+    capability::Description,
     event::{
         Address, Body, Direction, Disconnect, Event, Exec, Executable, Fd, FdKind, FdTarget, FileCall, Hop,
         Known, NoteLevel, Origin, OutputStream, Pid, Sender, SocketId, Tid,
     },
     session::{Ending, Header},
-    source::Description,
 };
 
 pub(crate) const STARTED_NS: u64 = 5_000_000_000;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::event::{Body, Event, OutputStream, Pid};
+use crate::{
+    event::{Body, Event, OutputStream, Pid},
+    python,
+};
 
 /// Of each stream, and of all together, this many lines are kept.
 const MAX_LINES: usize = 20;
@@ -90,7 +93,11 @@ impl Outputs {
             return;
         }
         written.bytes += len;
-        for bytes in written.complete(event.at_ns, &event.bytes) {
+        let text = match stream {
+            OutputStream::Pipe => python::connection_message(&event.bytes).unwrap_or(&event.bytes),
+            _ => &event.bytes,
+        };
+        for bytes in written.complete(event.at_ns, text) {
             let line = Line { at_ns: event.at_ns, pid: event.pid, stream: *stream, bytes, relayed: false };
             push_line(&mut self.tail, line, &parent_of);
         }

@@ -22,6 +22,13 @@ pub struct ModuleFile {
     pub owner: Owner,
 }
 
+/// The text inside a message of `multiprocessing.connection`: its length as four big-endian bytes, then it. dramatiq's workers hand
+/// their log lines to their parent in such messages. `None` when the bytes are not one whole message.
+pub fn connection_message(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, text) = bytes.split_first_chunk::<4>()?;
+    (u32::from_be_bytes(*length) as usize == text.len() && !text.is_empty()).then_some(text)
+}
+
 /// What module file a path is, if it is one.
 ///
 /// File names follow PEP 3147 and PEP 488 (`x.cpython-312.opt-1.pyc`) and PEP 3149 (`x.cpython-312-x86_64-linux-gnu.so`). A plain
@@ -89,6 +96,14 @@ fn top_level(entry: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_told_from_plain_text() {
+        assert_eq!(connection_message(b"\0\0\0\x03hi\n"), Some(&b"hi\n"[..]));
+        assert_eq!(connection_message(b"hi, all of you\n"), None);
+        assert_eq!(connection_message(b"\0\0\0\0"), None);
+        assert_eq!(connection_message(b"\0"), None);
+    }
 
     fn owner_of(path: &str) -> Option<(String, Owner)> {
         module_file(path).map(|file| (file.path, file.owner))

@@ -17,6 +17,7 @@ use crate::{
         Model,
         amqp::{Link, LinkId, Said},
         dramatiq,
+        message::Identity,
     },
     render::{
         queues::who,
@@ -68,7 +69,13 @@ impl Narrator {
             script.heartbeats[usize::from(!ours)] += 1;
             return;
         }
-        let flow = if self.all { None } else { flow(&item.what) };
+        let identity = match &item.what {
+            What::Message(message) => dramatiq::identify(message),
+            _ => Identity::default(),
+        };
+        let retries = identity.retries.filter(|retries| *retries > 0);
+        // A retry is told whatever flows around it.
+        let flow = if self.all || retries.is_some() { None } else { flow(&item.what) };
         match flow {
             Some(word) if script.run >= FLOW_LINES => {
                 *script.folded.entry(word).or_default() += 1;
@@ -96,14 +103,13 @@ impl Narrator {
                 line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
             }
             What::Message(message) => {
-                let identity = dramatiq::identify(message);
                 if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
                     line.push(PLAIN, format!(" from {queue}"));
                 }
                 for text in [identity.actor, identity.message_id].into_iter().flatten() {
                     line.push(PLAIN, format!(" {text}"));
                 }
-                if let Some(retries) = identity.retries.filter(|retries| *retries > 0) {
+                if let Some(retries) = retries {
                     let failure = identity.failure.unwrap_or_default();
                     line.push(ODD, format!(" retry {retries} {failure}"));
                 }

@@ -7,7 +7,10 @@
 //! JSON lets DEL, C1 and bidirectional overrides stand in strings as they are. It may be read on a terminal, so here they are written
 //! as `\u009b`: the same text for a program, harmless for a person.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
@@ -54,6 +57,27 @@ impl<'a> Record<'a> {
 /// When the stream cannot be written, with its own error.
 pub fn write(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Harmless)).map_err(io::Error::from)
+}
+
+/// A value as JSON on indented lines, with every character a terminal obeys escaped, and a last newline.
+///
+/// # Errors
+/// When the value cannot be written as JSON.
+pub fn pretty(value: &impl Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string_pretty(value)?;
+    let mut harmless = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        // Strings hold no raw newline: those that are here are the indentation's.
+        if c == '\n' || escape::is_plain(c) {
+            harmless.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(harmless, "\\u{unit:04x}");
+            }
+        }
+    }
+    harmless.push('\n');
+    Ok(harmless)
 }
 
 struct Harmless;

@@ -25,7 +25,10 @@ pub use redact::Redactor;
 pub use state_dir::{Listed, StateDir, Summary};
 pub use write::{DataFilter, Recorder};
 
-use crate::{capability::Capability, event::Pid, source::Description};
+use crate::{
+    capability::{Capability, Description},
+    event::Pid,
+};
 
 /// What is known of a session when it begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

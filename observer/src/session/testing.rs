@@ -2,9 +2,9 @@
 
 use super::{Header, Invoker, Recorder, Redactor, StateDir};
 use crate::{
+    capability::Description,
     capability::{Capability, State},
     event::{Body, Event, Origin, Pid, Tid},
-    source::Description,
 };
 
 pub(crate) const STARTED_NS: u64 = 1_000_000_000;

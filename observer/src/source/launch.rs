@@ -1,18 +1,19 @@
 //! Starting the command to observe, so that it cannot tell: the same standing, descriptors, signals, limits and terminal as if it had
 //! been started in our place. Knows nothing of what is recorded of it.
-#![expect(unsafe_code, reason = "fork(2) has no safe wrapper")]
+#![expect(unsafe_code, reason = "fork(2), signal(2) and environ(7) have no safe wrapper")]
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::{CStr, CString, OsStr, OsString, c_char},
     fs::File,
     io::{Read, Write},
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
-    path::{Path, PathBuf},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::PathBuf,
 };
 
 use nix::{
     errno::Errno,
     fcntl::OFlag,
+    sys::signal::{SigHandler, Signal, signal},
     unistd::{ForkResult, Gid, Uid, execve, fork, pipe2, setgid, setgroups, setuid},
 };
 
@@ -35,7 +36,7 @@ pub struct Standing {
 #[derive(Clone, Debug)]
 pub struct Command {
     /// The program and its arguments.
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// Whom to run it as; `None` leaves everything as it is.
     pub standing: Option<Standing>,
 }
@@ -87,16 +88,39 @@ pub struct Held {
     go: File,
     answer: File,
     candidates: Vec<PathBuf>,
-    name: String,
+    name: OsString,
 }
 
 /// The files `execvp` would try, in order (`execvp(3)`).
-fn candidates(name: &str, path: Option<&str>) -> Vec<PathBuf> {
-    if name.contains('/') {
+fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
         return vec![PathBuf::from(name)];
     }
-    let path = path.unwrap_or("/bin:/usr/bin");
-    path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name)).collect()
+    let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|byte| *byte == b':');
+    let or_here =
+        |dir: &[u8]| if dir.is_empty() { PathBuf::from(".") } else { OsStr::from_bytes(dir).into() };
+    directories.map(|dir| or_here(dir).join(name)).collect()
+}
+
+/// Where a command is looked for when there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The environment as we were given it, with what is not `NAME=value`, and what stands there twice: `std::env` tells only the rest.
+fn given_environment() -> Vec<CString> {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut strings = Vec::new();
+    // SAFETY: the C library keeps it as a list that ends in a null pointer, or null; nobody changes it in this program, which sets no
+    // variable.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            strings.push(CStr::from_ptr(*next).to_owned());
+            next = next.add(1);
+        }
+    }
+    strings
 }
 
 fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, LaunchError> {
@@ -116,13 +140,16 @@ impl Command {
         let name = self.words.first().cloned().unwrap_or_default();
         let argv = self.words.iter().map(|word| c_string(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let environment = self.environment()?;
-        let files = candidates(&name, std::env::var("PATH").ok().as_deref());
+        let files = candidates(&name, std::env::var_os("PATH").as_deref());
         let programs = files
             .iter()
             .map(|file| c_string(file.as_os_str().as_encoded_bytes()))
             .collect::<Result<Vec<_>, _>>()?;
         let (go_reader, go) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe"))?;
         let (answer, answer_writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed("pipe"))?;
+        // SAFETY: no handler is installed. Were it ignored, as a caller may leave it, the kernel would neither tell us of the command's
+        // end nor keep its status; the command itself finds it as we did.
+        let children = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map_err(failed("signal"))?;
         // SAFETY: there is one thread, so no lock is held by another that the child would wait for.
         match unsafe { fork() }.map_err(failed("fork"))? {
             ForkResult::Parent { child } => Ok(Held {
@@ -134,6 +161,8 @@ impl Command {
             }),
             ForkResult::Child => {
                 drop((go, answer));
+                // SAFETY: what is put back is a disposition, not a handler: this program has none.
+                let _ = unsafe { signal(Signal::SIGCHLD, children) };
                 self.become_it(&programs, &argv, &environment, go_reader, answer_writer)
             }
         }
@@ -172,16 +201,14 @@ impl Command {
 
     /// The environment as we were given it; for another user, with that user's identity.
     fn environment(&self) -> Result<Vec<CString>, LaunchError> {
-        let identity =
-            self.standing.as_ref().map(|standing| standing.identity.as_slice()).unwrap_or_default();
-        let ours = |name: &OsString| identity.iter().any(|(own, _)| name.to_str() == Some(own));
-        let mut strings = Vec::new();
-        for (name, value) in std::env::vars_os().filter(|(name, _)| !ours(name)) {
-            let mut string = name.into_vec();
-            string.push(b'=');
-            string.extend(value.into_vec());
-            strings.push(c_string(string)?);
-        }
+        let mut strings = given_environment();
+        let Some(standing) = &self.standing else { return Ok(strings) };
+        let identity = &standing.identity;
+        let name =
+            |string: &CString| string.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+        strings.retain(|string| {
+            !identity.iter().any(|(own, _)| name(string).as_deref() == Some(own.as_bytes()))
+        });
         for (name, value) in identity {
             strings.push(c_string(format!("{name}={value}"))?);
         }
@@ -224,12 +251,13 @@ impl Held {
         }
         match Errno::from_raw(i32::from_ne_bytes(answer)) {
             Errno::ENOENT => Err(LaunchError::NotFound {
-                looked: if self.name.contains('/') {
+                looked: if self.name.as_bytes().contains(&b'/') {
                     "that path".into()
                 } else {
-                    std::env::var("PATH").unwrap_or_else(|_| "/bin:/usr/bin".into())
+                    std::env::var_os("PATH")
+                        .map_or_else(|| DEFAULT_PATH.into(), |path| path.to_string_lossy().into_owned())
                 },
-                name: self.name,
+                name: self.name.to_string_lossy().into_owned(),
             }),
             answer => {
                 let exists = self.candidates.iter().find(|file| file.exists()).cloned();
@@ -245,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_for_along_the_path() {
-        let files = candidates("python", Some("/a:/b::/c"));
+        let files = candidates("python".as_ref(), Some("/a:/b::/c".as_ref()));
         assert_eq!(files, ["/a/python", "/b/python", "./python", "/c/python"].map(PathBuf::from));
-        assert_eq!(candidates("./x", Some("/a")), [PathBuf::from("./x")]);
+        assert_eq!(candidates("./x".as_ref(), Some("/a".as_ref())), [PathBuf::from("./x")]);
     }
 }

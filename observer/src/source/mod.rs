@@ -7,18 +7,7 @@ pub mod proc;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::event::Event;
-
-/// What a source is and what it cannot see; goes into the session header.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
-    /// `ebpf`, `ptrace`, `broker` or `replay`.
-    pub name: String,
-    /// What it cannot see, each in a sentence a person can read.
-    pub unseen: Vec<String>,
-}
+use crate::{capability::Description, event::Event};
 
 /// Whether a source has more to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

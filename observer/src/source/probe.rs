@@ -69,14 +69,34 @@ fn lacks(name: &str, state: State, found: impl Into<String>, lost: &str, remedy:
 
 /// Looks at what recording by eBPF rests on.
 pub fn machine() -> Vec<Capability> {
-    let mut report = vec![kernel(), btf(), lockdown(), tracefs()];
+    let mut report = vec![kernel(), pid_namespace(), btf(), lockdown(), tracefs()];
     report.extend(privileges());
     report
 }
 
-/// Programs use `bpf_loop`, of 5.17.
+/// The programs speak of processes by the ids of the first PID namespace; in another one ours mean something else.
+fn pid_namespace() -> Capability {
+    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h).
+    const FIRST: &str = "pid:[4026531836]";
+    match fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str() != FIRST => lacks(
+            "pid-namespace",
+            State::Missing,
+            format!("{}, not the machine's own", link.display()),
+            "eBPF recording: process ids in a container are not the kernel's",
+            "run observer on the host, and attach to the container's process with --pid",
+        ),
+        _ => works("pid-namespace", "the machine's own"),
+    }
+}
+
+/// Programs use `bpf_loop`, of 5.17, and know the registers of x86-64.
 fn kernel() -> Capability {
     let release = kernel_release();
+    if !cfg!(target_arch = "x86_64") {
+        let found = format!("Linux {release} on {}", std::env::consts::ARCH);
+        return lacks("kernel", State::Missing, found, "eBPF recording", "an x86-64 machine");
+    }
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if version >= (5, 17) {
@@ -166,14 +186,14 @@ pub fn require_ebpf(report: &[Capability]) -> Result<(), SourceError> {
         } else {
             found.name.clone()
         };
-        format!("\n  {name}: {}; {}", found.found, found.lost)
+        format!("{name} is {} ({})", found.found, found.lost)
     };
     let mut remedies: Vec<&str> = missing.iter().map(|found| found.remedy.as_str()).collect();
     remedies.dedup();
     Err(SourceError {
-        attempted: "cannot record with eBPF, nothing was started".into(),
-        answer: missing.iter().map(describe).collect(),
-        next: format!("\nto get it: {}", remedies.join("; ")),
+        attempted: "cannot record with eBPF, and nothing was started".into(),
+        answer: missing.iter().map(describe).collect::<Vec<_>>().join(", "),
+        next: remedies.join("; "),
     })
 }
 
@@ -223,7 +243,7 @@ mod tests {
             [works("btf", "there"), lacks("cap-bpf", State::Missing, "not held", "no programs", GRANT)];
         let text = require_ebpf(&report).unwrap_err().to_string();
         assert!(
-            text.contains("CAP_BPF: not held") && text.contains("sudo") && text.contains("setcap"),
+            text.contains("CAP_BPF is not held") && text.contains("sudo") && text.contains("setcap"),
             "{text}"
         );
         assert!(!text.contains("btf"));

@@ -140,33 +140,34 @@ fn fd_target(pid: u32, fd: i32, pipes: &mut PipeHolders) -> Known<FdTarget> {
     Known::Is(FdTarget { what, path, inode: facts.ino(), other_end })
 }
 
-/// Who holds the other ends of pipes. A look costs a walk over every descriptor of the machine, so there is a budget of them.
+/// Who holds the other ends of pipes. A look costs a walk over every descriptor of the machine, so there is a budget of time for it.
 #[derive(Default)]
 pub struct PipeHolders {
-    seen: HashMap<u64, (Instant, Vec<(Holder, bool)>)>,
-    looks: u32,
+    seen: HashMap<u64, Vec<(Holder, bool)>>,
+    spent: Duration,
     window: Option<Instant>,
 }
 
 impl PipeHolders {
-    const LOOKS_PER_SECOND: u32 = 10;
+    /// Of every second.
+    const BUDGET: Duration = Duration::from_millis(50);
 
     /// Processes other than `pid` that hold the pipe `inode`.
     pub fn other_end(&mut self, inode: u64, pid: u32) -> Known<Vec<Holder>> {
         let now = Instant::now();
         if self.window.is_none_or(|start| now - start > Duration::from_secs(1)) {
             self.window = Some(now);
-            self.looks = 0;
+            self.spent = Duration::ZERO;
             self.seen.clear();
         }
         if !self.seen.contains_key(&inode) {
-            if self.looks >= Self::LOOKS_PER_SECOND {
+            if self.spent >= Self::BUDGET {
                 return Known::not_collected();
             }
-            self.looks += 1;
-            self.seen.insert(inode, (now, holders(inode)));
+            self.seen.insert(inode, holders(inode));
+            self.spent += now.elapsed();
         }
-        let Some((_, all)) = self.seen.get(&inode) else { return Known::unknown() };
+        let Some(all) = self.seen.get(&inode) else { return Known::unknown() };
         let ours = all.iter().find(|(holder, _)| holder.pid.0 == pid).map(|(_, writes)| *writes);
         let others = all.iter().filter(|(holder, writes)| holder.pid.0 != pid && Some(*writes) != ours);
         let mut found: Vec<Holder> = others.map(|(holder, _)| holder.clone()).collect();

@@ -21,7 +21,7 @@ use crate::{event::Pid, session::Ending, source::proc};
 /// Signals a person or a service manager sends to end or steer a command.
 const PASSED_ON: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
-/// `si_code` of a signal the terminal made (`SI_KERNEL`): it went to the whole foreground group, our command included.
+/// `si_code` of a signal the kernel made.
 const SI_KERNEL: i32 = 0x80;
 /// How long a command has to end after TERM.
 const GRACE_NS: u64 = 10_000_000_000;
@@ -40,13 +40,15 @@ pub(super) struct Stops {
 /// Blocks what would end us, to read it from a descriptor instead.
 pub(super) fn block_signals() -> anyhow::Result<Stops> {
     let mut blocked = SigSet::empty();
-    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD, Signal::SIGPIPE]) {
+    // A reader that goes away, or a limit on file sizes, is an error to be told, not the end of us.
+    let survived = [Signal::SIGPIPE, Signal::SIGXFSZ];
+    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD]).chain(survived) {
         blocked.add(signal);
     }
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).context("cannot block signals")?;
     let mut read = blocked;
-    read.remove(Signal::SIGPIPE);
+    survived.into_iter().for_each(|signal| read.remove(signal));
     let signals = SignalFd::with_flags(&read, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot read signals")?;
     for signal in before.iter() {
@@ -139,7 +141,10 @@ impl Supervisor {
             // What we are attached to is not ours to end: a signal means that we are to stop looking.
             return Some(Ended::now(None, None, "interrupted"));
         };
-        if info.ssi_code != SI_KERNEL && !self.reached_without_us(info) {
+        // A key's signal went to the whole foreground group, our command included. A terminal that goes away tells only the leader of
+        // its session, which may be us.
+        let by_key = info.ssi_code == SI_KERNEL && signal != Signal::SIGHUP;
+        if !by_key && !self.reached_without_us(info) {
             let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
         }
         None

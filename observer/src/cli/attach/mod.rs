@@ -6,6 +6,7 @@ mod target;
 
 use std::{
     collections::VecDeque,
+    ffi::OsString,
     io::Write,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -17,7 +18,7 @@ use end::Supervisor;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
 use target::Target;
 
-use super::{Context, ExitStatus, show};
+use super::{Context, ExitStatus, printable, printable_lines, progress, show};
 use crate::{
     amqp::mask::SaslMasker,
     event::{Body, Event, Pid},
@@ -58,7 +59,7 @@ pub struct Args {
     pub pid: Option<String>,
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND")]
-    pub words: Vec<String>,
+    pub words: Vec<OsString>,
     /// What to call the session [default: after the command]
     #[arg(long)]
     pub name: Option<String>,
@@ -101,13 +102,13 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
             dir.check_name(name)?;
             name.clone()
         }
-        None => dir.name_for(target.command())?,
+        None => dir.name_for(&target.command())?,
     };
     let mut source = Ebpf::load(args.snaplen, &broker_ports(args.broker.as_deref())?)?;
     let header = Header {
         id: dir.new_id()?,
         name: name.clone(),
-        command: target.command().to_vec(),
+        command: target.command(),
         attached: target.attached(),
         backend: "ebpf".into(),
         started_at: jiff::Timestamp::now().to_string(),
@@ -146,7 +147,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if !args.quiet {
         say(&format!(
             "observer: recording {} as session {name} (eBPF){}",
-            timeline::command(target.command()),
+            printable(&timeline::command(&target.command())),
             if root.is_some() { "" } else { "; Ctrl-C lets it go" }
         ));
     }
@@ -158,7 +159,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let launched = held.map(|held| held.release());
     let supervisor = Supervisor { root, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
-    let trouble = recording.finish(ended.ending());
+    let trouble = progress::while_slow("closing the session", || recording.finish(ended.ending()));
     stats.write(tracing_after_ns, facts.get().map_or(&[], Vec::as_slice));
 
     if let Some(trouble) = trouble {
@@ -213,7 +214,7 @@ fn summary(path: &Path, model: &Model, context: &Context) {
 
 /// To standard error; if nobody reads it there is nothing to be done about it.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", printable_lines(line));
 }
 
 /// Ports of the broker named by the user.
@@ -282,9 +283,9 @@ fn glance(root: Option<Pid>, seen: SignalsSeen, stats: Stats) -> Glance {
         stats.count(event);
         if let Body::Signal { signal, sender, .. } = &event.body
             && Some(event.pid) == root
-            && let Some(sender) = sender.get()
         {
-            seen.add(*signal, sender.pid.0, event.at_ns);
+            // 0 as in `siginfo`: the kernel.
+            seen.add(*signal, sender.get().map_or(0, |sender| sender.pid.0), event.at_ns);
         }
     })
 }

@@ -1,6 +1,6 @@
 //! What to observe, from what was asked: a command to start as whom, or one running process. Knows `/proc` and the user database.
 
-use std::fmt::Write as _;
+use std::{ffi::OsString, fmt::Write as _};
 
 use anyhow::{Context as _, bail};
 use nix::unistd::User;
@@ -44,10 +44,13 @@ impl Target {
                     "cannot split --cmd {line:?} into words: a quote is not closed, or it ends in a backslash; close it, or give the \
                      words after --: observer attach -- python -m dramatiq MODULE"
                 )
-            })?,
+            })?
+            .into_iter()
+            .map(OsString::from)
+            .collect(),
             None => args.words.clone(),
         };
-        if words.first().is_none_or(String::is_empty) {
+        if words.first().is_none_or(|word| word.is_empty()) {
             bail!(
                 "nothing to observe: give a command (observer attach --cmd \"python -m dramatiq MODULE\") or a running process (--pid PID)"
             );
@@ -56,10 +59,12 @@ impl Target {
     }
 
     /// The command line.
-    pub(super) fn command(&self) -> &[String] {
+    pub(super) fn command(&self) -> Vec<String> {
         match self {
-            Self::Start(command) => &command.words,
-            Self::Running { command, .. } => command,
+            Self::Start(command) => {
+                command.words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+            }
+            Self::Running { command, .. } => command.clone(),
         }
     }
 

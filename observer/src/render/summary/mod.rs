@@ -133,14 +133,18 @@ impl Screen<'_> {
             how.push(PLAIN, format!(" ({reason})"));
         }
         let header = self.header;
+        // To the second: the timeline has the rest.
+        let moment = header
+            .started_at
+            .split_once('.')
+            .map_or(header.started_at.clone(), |(moment, _)| format!("{moment}Z"));
         let about = format!(
-            "{} · {} · {} · Linux {} · {} · {}",
+            "{} · {moment} · {} · {} · {} · Linux {}",
             header.name,
-            header.started_at,
-            header.host,
-            header.kernel,
+            units::counted(self.model.events(), "event"),
             header.backend,
-            units::counted(self.model.events(), "event")
+            header.host,
+            header.kernel
         );
         vec![what, how, Line::new().with(DIM, about)]
     }

@@ -19,7 +19,8 @@ pub use programs::ProgramFacts;
 use programs::{Plain, Programs};
 use syscalls::Sysno;
 
-use super::{Description, Flow, Source, SourceError, proc};
+use super::{Flow, Source, SourceError, proc};
+use crate::capability::Description;
 use crate::event::{Body, Event, Hop, Known, Origin, Pid, Tid};
 
 const VITAL_SIZE: u32 = 2 * 1024 * 1024;
@@ -106,8 +107,9 @@ impl Ebpf {
     pub fn attach(&mut self, root: Pid) -> Result<Vec<Pid>, SourceError> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
-        let mut queue = vec![root.0];
-        while let Some(pid) = queue.pop() {
+        // Each with the process it is a child of: by the time its own turn comes, that one may have ended.
+        let mut queue = vec![(root.0, None)];
+        while let Some((pid, parent)) = queue.pop() {
             if !seen.insert(pid) {
                 continue;
             }
@@ -133,22 +135,13 @@ impl Ebpf {
                 }
                 continue;
             }
-            self.own.extend(proc::past(pid, &mut self.pipes));
-            queue.extend(proc::children(pid));
-            found.push(Pid(pid));
-        }
-        // A child's past must not come before its parent's.
-        for child in found.iter().skip(1) {
-            if let Some(parent) = proc::parent(child.0) {
-                self.own.push(Event {
-                    at_ns: proc::monotonic_ns(),
-                    pid: Pid(parent),
-                    tid: Tid(parent),
-                    observed_from: Origin::Proc,
-                    body: Body::Fork { child: *child },
-                    bytes: Vec::new(),
-                });
+            if let Some(parent) = parent {
+                let body = Body::Fork { child: Pid(pid) };
+                self.own.push(own_event(proc::monotonic_ns(), Pid(parent), Tid(parent), body));
             }
+            self.own.extend(proc::past(pid, &mut self.pipes));
+            queue.extend(proc::children(pid).into_iter().map(|child| (child, Some(pid))));
+            found.push(Pid(pid));
         }
         Ok(found)
     }

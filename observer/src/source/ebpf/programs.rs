@@ -54,8 +54,9 @@ const ON_EXIT: &[(&str, &[&str])] = &[
     ("write", &["write", "sendto"]),
     ("read_call", &["read"]),
     ("recvfrom", &["recvfrom"]),
-    ("writev", &["writev"]),
-    ("readv", &["readv"]),
+    // At offset −1 the newer two work on sockets too.
+    ("writev", &["writev", "pwritev2"]),
+    ("readv", &["readv", "preadv2"]),
     ("sendmsg", &["sendmsg"]),
     ("recvmsg", &["recvmsg"]),
     ("sendmmsg", &["sendmmsg"]),
@@ -136,11 +137,7 @@ fn kernel() -> Result<Kernel, SourceError> {
 }
 
 /// `struct pt_regs` of x86-64 (`arch/x86/include/asm/ptrace.h`): rdi, rsi, rdx, r10, r8, r9, orig_rax.
-#[cfg(target_arch = "x86_64")]
 const REGISTERS: ([u32; 6], u32) = ([112, 104, 96, 56, 72, 64], 120);
-/// `struct pt_regs` of arm64 (`arch/arm64/include/asm/ptrace.h`): orig_x0, x1 to x5, syscallno.
-#[cfg(target_arch = "aarch64")]
-const REGISTERS: ([u32; 6], u32) = ([272, 8, 16, 24, 32, 40], 280);
 
 fn number(name: &str) -> Option<u32> {
     name.parse::<Sysno>().ok().map(|sysno| sysno.id() as u32)

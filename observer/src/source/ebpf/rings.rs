@@ -24,12 +24,16 @@ impl Pending {
         let mut taken = 0;
         while taken < most && self.bytes.len() - start < GO_BYTES {
             let Some(record) = ring.next() else { return false };
-            let at_ns = Header::read_from_prefix(&record).map_or(0, |(header, _)| header.at_ns);
-            self.records.push((at_ns, self.bytes.len(), record.len()));
-            self.bytes.extend_from_slice(&record);
+            self.push(&record);
             taken += 1;
         }
         true
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        let at_ns = Header::read_from_prefix(record).map_or(0, |(header, _)| header.at_ns);
+        self.records.push((at_ns, self.bytes.len(), record.len()));
+        self.bytes.extend_from_slice(record);
     }
 
     /// How many records wait.
@@ -59,5 +63,58 @@ impl Pending {
             rest.extend_from_slice(&self.bytes[from..from + *len]);
         }
         self.bytes = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use observer_ebpf::kind;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    fn record(at_ns: u64, tid: u32) -> Vec<u8> {
+        let header = Header { kind: kind::OOM, flags: 0, nr: 0, at_ns, enter_ns: 0, tgid: 1, tid };
+        header.as_bytes().to_vec()
+    }
+
+    fn taken(pending: &mut Pending, until_ns: u64) -> Vec<(u64, u32)> {
+        let mut out = Vec::new();
+        pending.take(until_ns, |bytes| {
+            let (header, _) = Header::read_from_prefix(bytes).unwrap();
+            out.push((header.at_ns, header.tid));
+        });
+        out
+    }
+
+    #[test]
+    fn two_rings_come_out_as_one_stream_in_order_of_time() {
+        let mut pending = Pending::default();
+        // The vital ring is drained first: its child's exit must still come after the bulk ring's open.
+        for at in [30, 10, 20] {
+            pending.push(&record(at * SETTLE_NS, at as u32));
+        }
+        assert_eq!(taken(&mut pending, 25 * SETTLE_NS), [(10 * SETTLE_NS, 10), (20 * SETTLE_NS, 20)]);
+        pending.push(&record(26 * SETTLE_NS, 26));
+        assert_eq!(taken(&mut pending, u64::MAX), [(26 * SETTLE_NS, 26), (30 * SETTLE_NS, 30)]);
+        assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn what_is_too_young_waits_for_its_elders() {
+        let mut pending = Pending::default();
+        pending.push(&record(SETTLE_NS * 10 - 1, 1));
+        assert_eq!(taken(&mut pending, SETTLE_NS * 10), []);
+        assert_eq!(taken(&mut pending, SETTLE_NS * 11), [(SETTLE_NS * 10 - 1, 1)]);
+    }
+
+    #[test]
+    fn pieces_with_one_time_stamp_keep_their_order() {
+        let mut pending = Pending::default();
+        for tid in 0..50 {
+            pending.push(&record(7, tid));
+        }
+        let order: Vec<u32> = taken(&mut pending, u64::MAX).into_iter().map(|(_, tid)| tid).collect();
+        assert_eq!(order, (0..50).collect::<Vec<_>>());
     }
 }
