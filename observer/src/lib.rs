@@ -6,6 +6,7 @@ pub mod amqp;
 pub mod capability;
 pub mod cli;
 pub mod event;
+pub mod fold;
 pub mod model;
 pub mod python;
 pub mod recording;

@@ -17,7 +17,7 @@ use anstream::ColorChoice;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
-use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, printable_lines, rm, show};
+use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, printable_lines, rm, send, show};
 
 /// Says from outside why a dramatiq worker does not consume its messages.
 ///
@@ -52,6 +52,7 @@ enum Verb {
     Ls(ls::Args),
     Show(show::Args),
     Rm(rm::Args),
+    Send(send::Args),
     Doctor(doctor::Args),
 }
 
@@ -99,6 +100,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Ls(args) => ls::run(args, &context),
         Verb::Show(args) => show::run(args, &context),
         Verb::Rm(args) => rm::run(args, &context),
+        Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
     };
     let status = result.unwrap_or_else(|error| {

@@ -132,6 +132,13 @@ impl State {
         Ok(all)
     }
 
+    /// Another verb of the observer, on the same state directory.
+    pub fn verb(&self, words: &[&str]) -> Result<Command> {
+        let mut observer = Command::new(target::observer()?);
+        observer.arg("--state-dir").arg(self.folder.path()).args(words).stdin(Stdio::null());
+        Ok(observer)
+    }
+
     /// `observer show` for the newest session, as JSON.
     pub fn show(&self, arguments: &[&str]) -> Result<Value> {
         let output = Command::new(target::observer()?)
@@ -148,7 +155,8 @@ impl State {
         serde_json::from_slice(&output.stdout).context("observer show printed no JSON")
     }
 
-    fn session(&self) -> Result<PathBuf> {
+    /// The newest session's file.
+    pub fn session(&self) -> Result<PathBuf> {
         let mut folders = vec![self.folder.path().to_owned()];
         let mut found = Vec::new();
         while let Some(folder) = folders.pop() {

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod ls;
 mod progress;
 pub mod rm;
+pub mod send;
 pub mod show;
 
 use std::{

@@ -1,5 +1,7 @@
 //! `observer show`: what was recorded, as a timeline, as one screen, or as JSON. Knows sessions and rendering; explains nothing.
 
+mod views;
+
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -10,11 +12,13 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
+use views::View;
 
 use super::{Context, ExitStatus, Format, progress};
 use crate::{
     event::{Body, Event, Pid},
-    model::{Model, files},
+    fold,
+    model::files,
     render::{
         json,
         style::{DIM, Line, ODD},
@@ -29,7 +33,7 @@ use crate::{
 /// left out.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
+    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --amqp\n  observer show @ --messages --limit 20\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
 )]
 pub struct Args {
     /// The session's name or id; `@` is the newest
@@ -61,6 +65,21 @@ pub struct Args {
     /// One screen: what ran, how it ended, and what stood out
     #[arg(long, conflicts_with_all = ["kinds", "pids", "path", "from", "to", "limit", "all", "env"])]
     pub summary: bool,
+    /// What was said to the broker and by it, connection by connection
+    #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env"])]
+    pub amqp: bool,
+    /// The messages: published, delivered, settled, by whom, and how long that took
+    #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env", "all"])]
+    pub messages: bool,
+    /// The queues: declared, consumed and published to by whom
+    #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "pids", "path", "from", "to", "env", "all", "limit"])]
+    pub queues: bool,
+    /// How far each worker came on its way to consuming, and what proves it
+    #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env", "all", "limit"])]
+    pub ladder: bool,
+    /// With --messages: only those whose id begins like this
+    #[arg(long, value_name = "ID", requires = "messages")]
+    pub message: Option<String>,
 }
 
 impl Args {
@@ -73,6 +92,21 @@ impl Args {
             from_ns: self.from,
             to_ns: self.to,
             limit: None,
+        }
+    }
+
+    /// The folded view that was asked for.
+    const fn view(&self) -> Option<View> {
+        if self.amqp {
+            Some(View::Amqp)
+        } else if self.messages {
+            Some(View::Messages)
+        } else if self.queues {
+            Some(View::Queues)
+        } else if self.ladder {
+            Some(View::Ladder)
+        } else {
+            None
         }
     }
 
@@ -115,15 +149,12 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
 pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(view) = args.view() {
+        return progress::while_slow("reading the session", || views::screen(view, args, session, out));
+    }
     let header = session.header();
     if args.summary {
-        let mut model = Model::new(header.started_ns);
-        progress::while_slow("reading the session", || {
-            session.events(&Filter::default(), |id, event| {
-                model.add(id, &event);
-                ControlFlow::Continue(())
-            })
-        })?;
+        let model = progress::while_slow("reading the session", || fold::fold(session, None))?;
         summary::write(out, header, session.ending().as_ref(), &model, columns)?;
         return Ok(());
     }
@@ -138,6 +169,9 @@ pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Wri
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
 pub fn document(args: &Args, session: &Session, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(view) = args.view() {
+        return views::document(view, args, session, out);
+    }
     if args.summary {
         bail!(
             "cannot write the summary as JSON: it is a screen for people; leave out --summary to get the events"

@@ -179,6 +179,11 @@ impl Connections {
         }
     }
 
+    /// The connection a socket has now, or had last.
+    pub(super) fn current(&self, socket: SocketId) -> Option<&Connection> {
+        self.all.get(self.current.get(&socket)?)
+    }
+
     fn known(&mut self, socket: SocketId) -> Option<&mut Connection> {
         let key = self.current.get(&socket)?;
         self.all.get_mut(key)

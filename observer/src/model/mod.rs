@@ -1,23 +1,32 @@
 //! Folds events into what happened. Knows events only: it keeps sums and the few that stand out, never the events themselves.
 
+pub mod amqp;
 pub mod connection;
-
+pub mod consumer;
+pub mod dramatiq;
 pub mod files;
+pub mod ladder;
+pub mod message;
 pub mod output;
 pub mod process;
+pub mod queue;
 pub mod trouble;
 
+#[cfg(test)]
+mod amqp_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 
-use crate::event::Event;
+use crate::event::{Event, Pid, Tid};
 
 /// What happened, as far as the events so far tell. Its size is bounded, however long the session.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Model {
     /// When the session began, in nanoseconds on `CLOCK_MONOTONIC`.
     pub started_ns: u64,
@@ -37,6 +46,10 @@ pub struct Model {
     pub outputs: output::Outputs,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// What was said in AMQP: connections, consumers, queues, messages.
+    pub amqp: amqp::Amqp,
+    /// How far each process came.
+    pub ladders: ladder::Ladders,
 }
 
 impl Model {
@@ -52,7 +65,14 @@ impl Model {
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
             troubles: trouble::Troubles::default(),
+            amqp: amqp::Amqp::new(message::Lives::new(dramatiq::identify, false)),
+            ladders: ladder::Ladders::default(),
         }
+    }
+
+    /// The same, which keeps messages whose life is over for [`message::Lives::take_done`].
+    pub fn with_lives(started_ns: u64) -> Self {
+        Self { amqp: amqp::Amqp::new(message::Lives::new(dramatiq::identify, true)), ..Self::new(started_ns) }
     }
 
     /// A model of all these events, numbered from 1.
@@ -61,11 +81,17 @@ impl Model {
         for (id, event) in (1..).zip(events) {
             model.add(id, event);
         }
+        model.finish();
         model
     }
 
     /// Takes in the next event. Events come in order of time.
     pub fn add(&mut self, id: u64, event: &Event) {
+        self.add_and_tell(id, event, &mut |_| ());
+    }
+
+    /// The same, and tells what it completes of what is said in AMQP.
+    pub fn add_and_tell(&mut self, id: u64, event: &Event, each: &mut dyn FnMut(&amqp::Said<'_>)) {
         self.last_ns = self.last_ns.max(event.at_ns);
         self.ids = Some((self.ids.map_or(id, |(first, _)| first), id));
         *self.counts.entry(event.body.kind()).or_default() += 1;
@@ -75,6 +101,28 @@ impl Model {
         let processes = &self.processes;
         self.outputs.add(event, |pid| processes.get(pid).and_then(|process| process.parent));
         self.troubles.add(event);
+        let Self { amqp, ladders, connections, .. } = self;
+        ladders.add(id, event);
+        amqp.add(id, event, connections, &mut |said| {
+            ladders.hear(said);
+            each(said);
+        });
+    }
+
+    /// Ends the fold: what was begun and not ended is told as it is. To be called once, after the last event.
+    pub fn finish(&mut self) {
+        self.finish_and_tell(&mut |_| ());
+    }
+
+    /// The same, and tells what it completes of what is said in AMQP.
+    pub fn finish_and_tell(&mut self, each: &mut dyn FnMut(&amqp::Said<'_>)) {
+        let event = self.ids.map_or(0, |(_, last)| last);
+        let last = amqp::Mark { event, at_ns: self.last_ns, pid: Pid(0), tid: Tid(0) };
+        let Self { amqp, ladders, .. } = self;
+        amqp.finish(last, &mut |said| {
+            ladders.hear(said);
+            each(said);
+        });
     }
 
     /// How many events there were.

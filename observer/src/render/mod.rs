@@ -1,8 +1,12 @@
 //! Terminal text. Knows the model and events; decides nothing.
 
+pub mod conversation;
 pub mod escape;
 pub mod json;
+pub mod ladder;
+pub mod messages;
 pub mod names;
+pub mod queues;
 pub mod style;
 pub mod summary;
 pub mod timeline;

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 
-use super::{json::Record, style::Line, summary, timeline};
+use super::{conversation::Narrator, json::Record, ladder, messages, queues, style::Line, summary, timeline};
 use crate::{
-    event::{Body, Event, Known, OutputStream, Pid},
+    event::{Body, Direction, Event, Known, OutputStream, Pid},
     model::{
         Model,
         fixture::{self, HOSTILE, STARTED_NS, at, connect, events, exec, open, output},
+        wire::{self, Wire},
     },
     session::Ending,
 };
@@ -150,4 +151,74 @@ fn an_event_is_one_flat_json_object() {
     let mut before = at(0, 1, 1, Body::OomVictim);
     before.at_ns = STARTED_NS - 5;
     assert_eq!(serde_json::to_value(Record::new(1, &before, STARTED_NS)).unwrap()["since_start_ns"], -5);
+}
+
+/// A worker that runs one message, is told a hostile one, and gives it back.
+fn spoken() -> Vec<Event> {
+    let mut all = events();
+    all.truncate(15);
+    let mut wire = Wire::connect(&mut all, 420_000, 2, fixture::WORKER, 4715);
+    wire.open(&mut all, 430_000);
+    wire.sent(&mut all, 440_000, &wire::declare("default"));
+    wire.received(&mut all, 441_000, &wire::declare_ok("default", 1));
+    wire.consume(&mut all, 442_000, "default", 4);
+    let retry = r#""retries":1,"traceback":"Traceback:\nshop.Broken: no"#;
+    for tag in 1..=12 {
+        let id = format!("0f3a9c2b-0000-{tag}");
+        wire.received(
+            &mut all,
+            450_000 + tag,
+            &wire::deliver(tag, "default", false, &wire::body("default", &id, "")),
+        );
+    }
+    let failed = wire::body("default.DQ", "0f3a9c2b-0000-1", &format!("{retry}\""));
+    wire.sent(&mut all, 460_000, &wire::publish("default.DQ", &failed));
+    wire.sent(&mut all, 461_000, &wire::ack(11, true));
+    wire.missed(Direction::Received, 700);
+    let id = "evil \\u001b[2J\\u202e";
+    wire.received(&mut all, 470_000, &wire::deliver(14, HOSTILE, true, &wire::body("default", id, "")));
+    wire.received(&mut all, 471_000, &wire::deliver(15, HOSTILE, true, &wire::body("default", "last", "")));
+    wire.sent(&mut all, 480_000, &wire::nack(14, true));
+    wire.received(&mut all, 490_000, &wire::channel_close(406, HOSTILE, 60, 80));
+    all
+}
+
+/// Everything `show` says of a session's AMQP.
+fn told(events: &[Event], out: &mut Vec<u8>) {
+    let mut model = Model::with_lives(STARTED_NS);
+    let mut narrator = Narrator::new(STARTED_NS, false);
+    for (id, event) in (1..).zip(events) {
+        model.add_and_tell(id, event, &mut |said| narrator.hear(said));
+    }
+    model.finish_and_tell(&mut |said| narrator.hear(said));
+    let mut lives: Vec<_> = model.amqp.lives.take_done().collect();
+    lives.sort_by_key(|life| life.number);
+    narrator.write(out, &model, &[]).unwrap();
+    let mut lines = vec![messages::head()];
+    lives.iter().for_each(|life| lines.extend(messages::lines(life, STARTED_NS, life.number > 12)));
+    lines.push(messages::totals(&model.amqp.lives.totals));
+    lines.extend(queues::lines(&model));
+    for one in crate::model::ladder::ladders(&model) {
+        lines.extend(ladder::lines(&one, STARTED_NS));
+        lines.extend(ladder::fitted(&one, 60));
+    }
+    lines.iter().for_each(|line| line.write(out, None).unwrap());
+}
+
+#[test]
+fn amqp_messages_queues_and_the_ladder_as_people_read_them() {
+    insta::assert_snapshot!(stripped(|out| told(&spoken(), out)));
+}
+
+#[test]
+fn nothing_hostile_comes_through_amqp() {
+    let mut raw = Vec::new();
+    told(&spoken(), &mut raw);
+    let text = String::from_utf8(raw).unwrap();
+    assert!(text.contains("[2J"), "it is shown, escaped");
+    for piece in text.split('\u{1b}') {
+        assert!(!piece.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{piece:?}");
+        assert!(!piece.starts_with("[2J"), "{piece:?}");
+    }
+    assert!(!text.contains("s3cret"), "nor an argument");
 }

@@ -1,5 +1,6 @@
 //! The recording on disk: one SQLite file a session. Knows events, and nothing of where they came from or what they mean.
 
+mod derived;
 mod error;
 mod invoker;
 mod mark;
@@ -16,6 +17,7 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use derived::{Derived, MessageRow, MethodRow};
 pub use error::SessionError;
 pub use invoker::Invoker;
 pub use read::{Filter, Session};

@@ -31,8 +31,8 @@ pub struct Filter {
 /// A session open for reading.
 #[derive(Debug)]
 pub struct Session {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
     header: Header,
 }
 

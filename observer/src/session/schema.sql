@@ -162,3 +162,42 @@ SELECT
     json_extract(data, '$.level') AS level,  -- info, warning, trouble
     json_extract(data, '$.text')  AS text
 FROM events WHERE kind = 'note';
+
+-- The two tables below are derived from the events of kind data when a recording ends: empty while it lasts, and after one that was
+-- cut short (`observer show --amqp` and `--messages` need neither).
+
+CREATE TABLE amqp_methods (  -- what was said to the broker and by it; heartbeats are left out
+    event      INTEGER NOT NULL,  -- the event that completed it
+    at_ns      INTEGER NOT NULL,
+    pid        INTEGER NOT NULL,
+    tid        INTEGER NOT NULL,
+    connection INTEGER NOT NULL,  -- number of the connection in this session, from 1
+    channel    INTEGER NOT NULL,  -- 0 is the connection itself
+    side       TEXT NOT NULL,     -- who said it: client or server
+    method     TEXT NOT NULL,     -- queue.declare, basic.deliver, …; protocol-header, not-amqp, unseen
+    message_id TEXT,              -- of the message it carries, where that has one
+    arguments  TEXT NOT NULL      -- JSON, without message bodies
+);
+
+CREATE TABLE messages (  -- one row a way of a message through a queue; one number, and one message_id, a message
+    message         INTEGER NOT NULL,  -- number of the message in this session, from 1
+    passage         INTEGER NOT NULL,  -- which of its ways through a queue, from 1; a retry or a redelivery is another
+    message_id      TEXT,              -- dramatiq's, else AMQP's own property; NULL: its publish and its delivery cannot be told to be one
+    actor           TEXT,              -- what is to be run
+    vhost           TEXT,
+    queue           TEXT,              -- NULL: published to another exchange than the default one, and not seen delivered
+    published_event INTEGER,           -- NULL: not by an observed process, or before the recording
+    published_ns    INTEGER,
+    published_pid   INTEGER,
+    delivered_event INTEGER,           -- NULL: not to an observed process
+    delivered_ns    INTEGER,
+    delivered_pid   INTEGER,
+    delivered_tid   INTEGER,
+    redelivered     INTEGER NOT NULL,  -- 1: the broker had delivered it before
+    settled_event   INTEGER,           -- NULL: not settled when the recording ended
+    settled_ns      INTEGER,
+    settled         TEXT,              -- acked, nacked, rejected, requeued, returned (its channel ended), automatic (no acknowledgements)
+    retries         INTEGER,           -- which retry it is
+    failure         TEXT,              -- type of the exception that made it a retry
+    state           TEXT NOT NULL      -- of the message in the end: published, unroutable, refused, delivered, or how it was settled last
+);

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     ffi::OsString,
     io::Write,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -21,9 +22,11 @@ use super::{Context, ExitStatus, printable, printable_lines, progress, show};
 use crate::{
     amqp::mask::StreamMasker,
     event::{Body, Event, Pid},
+    fold,
+    model::Model,
     recording::{Glance, Recording, Watch},
-    render::{timeline, units},
-    session::{Header, Invoker, Recorder, Redactor, Session, StateDir},
+    render::{ladder, summary, timeline, units},
+    session::{Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
     source::{self, Source, ebpf::Ebpf, probe, proc},
 };
 
@@ -171,18 +174,42 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         say(&format!("  the attempts are in the session: observer show {name} --kind exec-failed"));
         return Ok(ExitStatus::from(error.status()));
     }
+    let model = derive(&path);
     if !args.quiet {
-        summary(&path, context);
+        match model {
+            Ok(model) => summary(&path, &model, context),
+            Err(error) => {
+                say(&format!(
+                    "observer: cannot print the summary: {error:#}; the session is {}",
+                    path.display()
+                ));
+            }
+        }
     }
     Ok(ExitStatus::from(ended.status()))
 }
 
+/// Folds the session that has ended; writes what is derived from it where that can be, and gives what happened.
+fn derive(path: &Path) -> Result<Model, SessionError> {
+    let written = Session::open_to_derive(path).and_then(|session| {
+        let derived = session.derive()?;
+        let model = fold::fold(&session, Some(&derived))?;
+        derived.finish()?;
+        Ok(model)
+    });
+    written.or_else(|error| {
+        // A full disk, or a reader that is there already: all is in the events.
+        tracing::debug!(%error, "the tables amqp_methods and messages stay empty");
+        fold::fold(&Session::open(path)?, None)
+    })
+}
+
 /// Prints the summary to standard error: standard output is the command's own.
-fn summary(path: &std::path::Path, context: &Context) {
+fn summary(path: &Path, model: &Model, context: &Context) {
     let shown = Session::open(path).map_err(anyhow::Error::from).and_then(|session| {
-        let args = show::Args { summary: true, ..show::Args::default() };
         let mut out = anstream::AutoStream::new(std::io::stderr(), context.choice);
-        show::screen(&args, &session, show::columns(), &mut out)
+        let ending = session.ending();
+        Ok(summary::write(&mut out, session.header(), ending.as_ref(), model, show::columns())?)
     });
     if let Err(error) = shown {
         say(&format!("observer: cannot print the summary: {error:#}; the session is {}", path.display()));
@@ -210,13 +237,24 @@ fn broker_ports(broker: Option<&str>) -> anyhow::Result<Vec<u16>> {
     Ok(vec![port.unwrap_or(if scheme == "amqps" { 5671 } else { 5672 })])
 }
 
-/// Prints each event as a line, without the file look-ups that would bury the rest.
+/// Prints each event as a line, without the file look-ups that would bury the rest, and each rung of a ladder that it is the first to
+/// reach.
 fn follow() -> Watch {
     let started_ns = proc::monotonic_ns();
+    let mut model = Model::new(started_ns);
+    let mut id = 0;
     Box::new(move |event: &Event| {
+        id += 1;
+        model.add(id, event);
         if !show::is_search(&event.body) {
             let mut line = Vec::new();
             let _ = timeline::line(event, started_ns).write(&mut line, Some(show::columns()));
+            let _ = anstream::stderr().write_all(&line);
+        }
+        for (rung, mark) in model.ladders.take_news() {
+            let mut line = Vec::new();
+            let news = ladder::news(mark.pid, rung, mark.at_ns, started_ns);
+            let _ = news.write(&mut line, Some(show::columns()));
             let _ = anstream::stderr().write_all(&line);
         }
     })

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use crate::{
     event::{NoteLevel, Pid},
-    model::Model,
+    model::{Model, ladder},
     render::{
         style::{BAD, DIM, GOOD, Line, ODD, PLAIN, STRONG},
         timeline, units,
@@ -57,9 +57,10 @@ pub fn write(
     let mut sections = vec![
         section("session", screen.headline(), 3),
         section("processes", screen.processes(), processes::MAX_LINES),
-        section("imports", screen.imports(), 6),
-        section("connections", screen.connections(), 6),
-        section("trouble", screen.trouble(), 4),
+        section("imports", screen.imports(), 5),
+        section("connections", screen.connections(), 5),
+        section("ladder", screen.ladder(), 3),
+        section("trouble", screen.trouble(), 3),
         section("waiting", screen.waiting(), 2),
         Section { keeps_end: true, ..section("output", screen.output(), 5) },
         section("not seen", screen.not_seen(), 3),
@@ -146,6 +147,13 @@ impl Screen<'_> {
             header.kernel
         );
         vec![what, how, Line::new().with(DIM, about)]
+    }
+
+    /// How far each worker came, those that came least far first.
+    fn ladder(&self) -> Vec<Line> {
+        let mut ladders = ladder::ladders(self.model);
+        ladders.sort_by_key(|ladder| ladder.rungs.iter().filter(|step| step.reached == Some(true)).count());
+        ladders.iter().flat_map(|one| crate::render::ladder::fitted(one, self.columns)).collect()
     }
 
     fn output(&self) -> Vec<Line> {

@@ -1,0 +1,435 @@
+//! AMQP connections: which process holds which, who is at its ends, and what is said on it, method by method. Knows sockets and the
+//! protocol; nothing of dramatiq.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use super::{
+    connection::Connections,
+    consumer::Consumers,
+    message::{Delivered, Lives, Settled},
+    queue::Queues,
+};
+use crate::{
+    amqp::{
+        conversation::{Conversation, Facts, Item, Spoke, What},
+        message::{Carriage, Message},
+        method::{Method, Side},
+    },
+    event::{Address, Body, Event, Known, Pid, SocketId, Tid},
+};
+
+/// Of each body so much is kept while its message is put together: enough for dramatiq's own fields, which follow the arguments.
+const BODY_LIMIT_BYTES: usize = 256 << 10;
+/// Beyond this many connections the oldest that are over are only counted.
+const MAX_LINKS: usize = 5_000;
+/// Declares and gets that wait for their answer on one channel.
+const MAX_WAITING: usize = 1_000;
+
+/// A connection's number in its session, from 1, in the order of the first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct LinkId(pub u64);
+
+/// When something was done, by whom, and the event that proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Mark {
+    /// The event's id.
+    pub event: u64,
+    /// When, in nanoseconds on `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// In which process.
+    pub pid: Pid,
+    /// In which thread.
+    pub tid: Tid,
+}
+
+impl Mark {
+    /// The mark of an event.
+    pub const fn new(id: u64, event: &Event) -> Self {
+        Self { event: id, at_ns: event.at_ns, pid: event.pid, tid: event.tid }
+    }
+}
+
+/// One thing said on a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// On which connection.
+    pub link: &'a Link,
+    /// The event that completed it: a read in the process it was said to, or its own write.
+    pub mark: Mark,
+    /// What, by which side.
+    pub item: &'a Item,
+}
+
+impl Said<'_> {
+    /// Its name: AMQP's, `basic.deliver`, where it has one.
+    pub fn name(&self) -> String {
+        match &self.item.what {
+            What::Method(method) => first_word(&method.to_string()),
+            What::Message(message) => first_word(&message.to_string()),
+            What::ProtocolHeader(_) => "protocol-header".to_owned(),
+            What::Heartbeat => "heartbeat".to_owned(),
+            What::UnknownMethod(..) => "unknown-method".to_owned(),
+            What::Malformed(_) => "malformed".to_owned(),
+            What::NotAmqp(_) => "not-amqp".to_owned(),
+            What::Unseen => "unseen".to_owned(),
+        }
+    }
+}
+
+fn first_word(text: &str) -> String {
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// One AMQP connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Its number.
+    pub id: LinkId,
+    /// Its socket.
+    pub socket: SocketId,
+    /// Whether the observed process accepted it, and so is the server.
+    pub accepted: bool,
+    /// Whether it was there before the recording.
+    pub since_attach: bool,
+    /// The other end.
+    pub peer: Known<Address>,
+    /// Our end.
+    pub local: Known<Address>,
+    /// Its first bytes.
+    pub opened: Mark,
+    /// When it ended.
+    pub ended_at_ns: Option<u64>,
+    /// Spans of the streams that were not seen.
+    pub unseen: u64,
+    /// Its channels, by number; closed ones are forgotten.
+    channels: BTreeMap<u16, Channel>,
+    conversation: Conversation,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    /// The prefetch that new consumers get.
+    prefetch: Option<u16>,
+    /// Queues whose declare waits for its answer.
+    declaring: Vec<String>,
+    /// Queues, and whether without acknowledgement, of gets that wait for their answer.
+    getting: Vec<(String, bool)>,
+}
+
+impl Link {
+    /// What both sides told about themselves, what they agreed on, and how it was closed.
+    pub fn facts(&self) -> &Facts {
+        self.conversation.facts()
+    }
+
+    /// What a side has turned out to speak.
+    pub fn spoke(&self, side: Side) -> Spoke {
+        self.conversation.spoke(side)
+    }
+
+    /// The prefetch that holds for the next consumer of a channel; `None` when no `basic.qos` was seen.
+    fn prefetch(&self, channel: u16) -> Option<u16> {
+        self.channels.get(&channel).and_then(|channel| channel.prefetch)
+    }
+}
+
+/// All that was said in AMQP.
+#[derive(Debug)]
+pub struct Amqp {
+    links: BTreeMap<LinkId, Link>,
+    current: HashMap<SocketId, LinkId>,
+    next: u64,
+    /// Connections that were not kept because there were too many.
+    pub left_out: u64,
+    /// Who consumes what.
+    pub consumers: Consumers,
+    /// The queues.
+    pub queues: Queues,
+    /// The messages.
+    pub lives: Lives,
+    items: Vec<Item>,
+}
+
+impl Amqp {
+    /// Nothing said yet; `lives` will hold the messages.
+    pub fn new(lives: Lives) -> Self {
+        Self {
+            links: BTreeMap::new(),
+            current: HashMap::new(),
+            next: 0,
+            left_out: 0,
+            consumers: Consumers::default(),
+            queues: Queues::default(),
+            lives,
+            items: Vec::new(),
+        }
+    }
+
+    /// Every connection, in order of time.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// A connection by its number.
+    pub fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(&id)
+    }
+
+    /// Takes in the next event; what it completes goes to `each`. `connections` has taken it in already.
+    pub(super) fn add(
+        &mut self,
+        id: u64,
+        event: &Event,
+        connections: &Connections,
+        each: &mut dyn FnMut(&Said<'_>),
+    ) {
+        self.lives.pass(event.at_ns);
+        match &event.body {
+            Body::Data { socket, direction, offset, len, errno: 0, since_attach, .. } if *len > 0 => {
+                let mark = Mark::new(id, event);
+                let link = self.open(*socket, mark, *since_attach, connections);
+                let Some(link) = self.links.get_mut(&link) else { return };
+                let side = Side::speaking(*direction, link.accepted);
+                let mut items = std::mem::take(&mut self.items);
+                link.conversation.feed(side, *offset, &event.bytes, *len, &mut items);
+                self.tell(*socket, mark, &mut items, each);
+                self.items = items;
+            }
+            // A new socket of this number makes the old one history.
+            Body::Socket { socket, .. } | Body::Accept { socket, .. } => {
+                self.end(*socket, Mark::new(id, event), each);
+                self.current.remove(socket);
+            }
+            // What was received before it may still be read: the conversation goes on, but the broker has taken back what was not
+            // settled.
+            Body::Disconnect { socket, .. } => {
+                if let Some(link) = self.current.get(socket).and_then(|id| self.links.get_mut(id)) {
+                    link.ended_at_ns = Some(event.at_ns);
+                    let mark = Mark::new(id, event);
+                    self.lives.connection_over(link.id, mark, &mut self.queues);
+                    self.consumers.connection_over(link.id, mark);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends every stream: what is incomplete is told as it is. To be called once, after the last event.
+    pub(super) fn finish(&mut self, last: Mark, each: &mut dyn FnMut(&Said<'_>)) {
+        let sockets: Vec<SocketId> = self.current.keys().copied().collect();
+        for socket in sockets {
+            self.flush(socket, last, each);
+        }
+        self.lives.finish();
+    }
+
+    fn end(&mut self, socket: SocketId, mark: Mark, each: &mut dyn FnMut(&Said<'_>)) {
+        self.flush(socket, mark, each);
+        if let Some(link) = self.current.get(&socket).and_then(|id| self.links.get_mut(id)) {
+            link.ended_at_ns.get_or_insert(mark.at_ns);
+            self.lives.connection_over(link.id, mark, &mut self.queues);
+            self.consumers.connection_over(link.id, mark);
+        }
+    }
+
+    fn flush(&mut self, socket: SocketId, mark: Mark, each: &mut dyn FnMut(&Said<'_>)) {
+        let Some(link) = self.current.get(&socket).and_then(|id| self.links.get_mut(id)) else { return };
+        let mut items = Vec::new();
+        link.conversation.finish(&mut items);
+        let mark = Mark { pid: link.opened.pid, tid: link.opened.tid, ..mark };
+        self.tell(socket, mark, &mut items, each);
+    }
+
+    fn open(
+        &mut self,
+        socket: SocketId,
+        mark: Mark,
+        since_attach: bool,
+        connections: &Connections,
+    ) -> LinkId {
+        if let Some(id) = self.current.get(&socket) {
+            return *id;
+        }
+        if self.links.len() >= MAX_LINKS {
+            let oldest = self.links.values().find(|link| link.ended_at_ns.is_some());
+            if let Some(oldest) = oldest.or_else(|| self.links.values().next()) {
+                let (id, socket) = (oldest.id, oldest.socket);
+                if self.current.get(&socket) == Some(&id) {
+                    self.current.remove(&socket);
+                }
+                self.links.remove(&id);
+                self.left_out += 1;
+            }
+        }
+        self.next += 1;
+        let id = LinkId(self.next);
+        let connection = connections.current(socket);
+        let address = |end: fn(&super::connection::Connection) -> &Known<Address>| {
+            connection.map_or(Known::unknown(), |connection| end(connection).clone())
+        };
+        let link = Link {
+            id,
+            socket,
+            accepted: connection.is_some_and(|connection| connection.accepted == Some(true)),
+            since_attach,
+            peer: address(|connection| &connection.peer),
+            local: address(|connection| &connection.local),
+            opened: mark,
+            ended_at_ns: None,
+            unseen: 0,
+            channels: BTreeMap::new(),
+            conversation: Conversation::new(BODY_LIMIT_BYTES),
+        };
+        self.links.insert(id, link);
+        self.current.insert(socket, id);
+        id
+    }
+
+    fn tell(&mut self, socket: SocketId, mark: Mark, items: &mut Vec<Item>, each: &mut dyn FnMut(&Said<'_>)) {
+        let Some(id) = self.current.get(&socket).copied() else { return };
+        for item in items.drain(..) {
+            // Before it is folded: a closing still finds its channel.
+            if let Some(link) = self.links.get(&id) {
+                each(&Said { link, mark, item: &item });
+            }
+            match &item.what {
+                What::Method(method) => self.method(id, mark, &item, method),
+                What::Message(message) => self.message(id, mark, item.channel, message),
+                What::Unseen => {
+                    if let Some(link) = self.links.get_mut(&id) {
+                        link.unseen += 1;
+                    }
+                    if item.side == Side::Client {
+                        self.lives.missed(id);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn method(&mut self, id: LinkId, mark: Mark, item: &Item, method: &Method) {
+        let Self { links, consumers, queues, lives, .. } = self;
+        let Some(link) = links.get_mut(&id) else { return };
+        let number = item.channel;
+        let at = (id, number);
+        let vhost = link.facts().vhost.clone();
+        match method {
+            Method::Qos { prefetch_count, .. } => {
+                link.channels.entry(number).or_default().prefetch = Some(*prefetch_count);
+            }
+            Method::QueueDeclare { queue, passive, .. } => {
+                let channel = link.channels.entry(number).or_default();
+                if channel.declaring.len() < MAX_WAITING {
+                    channel.declaring.push(queue.clone());
+                }
+                if !queue.is_empty() && (!passive || queues.get(vhost.as_deref(), queue).is_none()) {
+                    queues.declare(vhost, queue, mark, method);
+                }
+            }
+            Method::QueueDeclareOk { queue, message_count, consumer_count } => {
+                let channel = link.channels.entry(number).or_default();
+                if !channel.declaring.is_empty() {
+                    channel.declaring.remove(0);
+                }
+                queues.declared(vhost, queue, mark, *message_count, *consumer_count);
+            }
+            Method::Get { queue, no_ack } => {
+                let channel = link.channels.entry(number).or_default();
+                if channel.getting.len() < MAX_WAITING {
+                    channel.getting.push((queue.clone(), *no_ack));
+                }
+            }
+            Method::GetEmpty => drop(link.channels.entry(number).or_default().take_get()),
+            Method::Consume { .. } => {
+                let prefetch = link.prefetch(number);
+                consumers.consume(at, vhost, prefetch, mark, method);
+            }
+            Method::ConsumeOk { consumer_tag } => consumers.confirmed(at, consumer_tag, mark),
+            Method::Cancel { consumer_tag } => consumers.cancelled(at, consumer_tag, item.side, mark),
+            Method::Ack { delivery_tag, multiple } => {
+                lives.settle(at, *delivery_tag, *multiple, Settled::Acked, mark, queues);
+            }
+            Method::Nack { delivery_tag, multiple, requeue } => {
+                let how = if *requeue { Settled::Requeued } else { Settled::Nacked };
+                lives.settle(at, *delivery_tag, *multiple, how, mark, queues);
+            }
+            Method::Reject { delivery_tag, requeue } => {
+                let how = if *requeue { Settled::Requeued } else { Settled::Rejected };
+                lives.settle(at, *delivery_tag, false, how, mark, queues);
+            }
+            Method::Recover { .. } => lives.channel_over(at, mark, queues),
+            Method::Confirmed { sequence, multiple } => lives.confirm(at, *sequence, *multiple, true),
+            Method::Refused { sequence, multiple } => lives.confirm(at, *sequence, *multiple, false),
+            Method::ChannelClose { code, text, cause } => {
+                let channel = link.channels.remove(&number).unwrap_or_default();
+                if item.side == Side::Server
+                    && cause.as_deref() == Some("queue.declare")
+                    && let Some(queue) = channel.declaring.first()
+                {
+                    queues.refused(vhost, queue, mark, *code, text);
+                }
+                lives.channel_over(at, mark, queues);
+                consumers.channel_over(at, mark);
+            }
+            Method::Close { .. } => {
+                lives.connection_over(id, mark, queues);
+                consumers.connection_over(id, mark);
+            }
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, id: LinkId, mark: Mark, number: u16, message: &Message) {
+        let Self { links, consumers, queues, lives, .. } = self;
+        let Some(link) = links.get_mut(&id) else { return };
+        // Seen from the broker's own process every message would have a second life.
+        if link.accepted {
+            return;
+        }
+        let at = (id, number);
+        let vhost = link.facts().vhost.clone();
+        match &message.carriage {
+            Carriage::Publish { exchange, routing_key, sequence, .. } => {
+                queues.published(vhost.as_deref(), exchange, routing_key, mark.pid);
+                lives.published(at, vhost, exchange, routing_key, *sequence, message, mark);
+            }
+            Carriage::Deliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key, queue } => {
+                let consumer = consumers.delivered(at, consumer_tag);
+                let queue = queue.clone().or_else(|| consumer.map(|consumer| consumer.queue.clone()));
+                let delivered = Delivered {
+                    queue: queue.or_else(|| exchange.is_empty().then(|| routing_key.clone())),
+                    delivery_tag: *delivery_tag,
+                    redelivered: *redelivered,
+                    no_ack: consumer.is_some_and(|consumer| consumer.no_ack),
+                };
+                lives.delivered(at, vhost, delivered, message, mark, queues);
+            }
+            Carriage::GetOk { delivery_tag, redelivered, exchange, routing_key, .. } => {
+                let asked = link.channels.entry(number).or_default().take_get();
+                let no_ack = asked.as_ref().is_some_and(|(_, no_ack)| *no_ack);
+                let queue = asked.map(|(queue, _)| queue);
+                let delivered = Delivered {
+                    queue: queue.or_else(|| exchange.is_empty().then(|| routing_key.clone())),
+                    delivery_tag: *delivery_tag,
+                    redelivered: *redelivered,
+                    no_ack,
+                };
+                lives.delivered(at, vhost, delivered, message, mark, queues);
+            }
+            Carriage::Return { code, text, .. } => {
+                lives.returned(message, *code, text);
+            }
+            Carriage::Unseen => lives.totals.unidentified += 1,
+        }
+    }
+}
+
+impl Channel {
+    fn take_get(&mut self) -> Option<(String, bool)> {
+        if self.getting.is_empty() { None } else { Some(self.getting.remove(0)) }
+    }
+}
