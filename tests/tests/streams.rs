@@ -17,7 +17,7 @@ use tests::{deadline, target};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "Rotkehlchen-7719-Zaunkoenig";
-const ALL: &[&str] = &["--snaplen", "1048576"];
+const ALL: &[&str] = &["--snaplen", "1048576", "--bodies"];
 
 /// A broker with a user whose password is easily recognised.
 fn broker() -> Broker {
@@ -126,7 +126,7 @@ fn a_worker_and_its_broker_are_recorded_byte_for_byte() {
     assert!(longest > Some(65_536), "no call was long enough to be cut by default: {longest:?}");
 
     // With the default a long call is cut, and says so: what is there is right, and where it stands in the stream too.
-    let (state, proxy) = worker(&broker, &[]);
+    let (state, proxy) = worker(&broker, &["--bodies"]);
     let cut = connections(&state, &proxy);
     same_but_for_the_password(&cut);
     assert!(!kept_whole(&cut));

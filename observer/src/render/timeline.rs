@@ -195,7 +195,7 @@ fn describe_socket<'a>(line: &'a mut Line, body: &Body, bytes: &[u8]) -> &'a mut
                 (0, _) => preview(line, bytes, DATA_PREVIEW_BYTES),
                 (errno, _) => result(line, errno, ""),
             };
-            line.push(DIM, if redacted.is_empty() { "" } else { " (secret blanked)" });
+            line.push(DIM, if redacted.is_empty() { "" } else { " (partly blanked)" });
             line.push(DIM, format!(" at byte {offset}")).push(DIM, socket_text(socket.0))
         }
         // Everything else is described by the caller.
