@@ -11,9 +11,8 @@ use std::{
 };
 
 use crate::{
-    amqp::mask::StreamMasker,
-    event::{Body, Direction, Event, NoteLevel, Origin, Pid, SocketId, Tid},
-    session::{DataFilter, Ending, Recorder},
+    event::{Body, Event, NoteLevel, Origin, Pid, Tid},
+    session::{Ending, Recorder},
     source::{Flow, Source, proc},
 };
 
@@ -23,23 +22,6 @@ const BEAT: Duration = Duration::from_millis(30);
 const IN_FLIGHT: usize = 16_384;
 /// Batches on their way. When even these are taken the source waits, and what it loses meanwhile it counts.
 const BATCHES: usize = 64;
-
-impl DataFilter for StreamMasker {
-    fn mask(
-        &mut self,
-        socket: SocketId,
-        direction: Direction,
-        offset: u64,
-        len: u64,
-        bytes: &mut [u8],
-    ) -> Vec<(u64, u64)> {
-        Self::mask(self, socket, direction, offset, len, bytes)
-    }
-
-    fn forget(&mut self, socket: SocketId) {
-        Self::forget(self, socket);
-    }
-}
 
 /// Called with every event as the session keeps it, secrets removed.
 pub type Watch = Box<dyn FnMut(&Event) + Send>;

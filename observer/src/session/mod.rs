@@ -23,7 +23,7 @@ pub use invoker::Invoker;
 pub use read::{Filter, Session};
 pub use redact::Redactor;
 pub use state_dir::{Listed, StateDir, Summary};
-pub use write::{DataFilter, Recorder};
+pub use write::Recorder;
 
 use crate::{
     capability::{Capability, Description},

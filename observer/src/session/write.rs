@@ -16,7 +16,10 @@ use super::{
     name,
     read::{origin_name, to_i64},
 };
-use crate::event::{Body, Direction, Event, Hop, NoteLevel, Origin, Pid, SocketId, Tid};
+use crate::{
+    amqp::mask::StreamMasker,
+    event::{Body, Event, Hop, NoteLevel, Origin, Pid, Tid},
+};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -38,29 +41,12 @@ const INDEXES: &str =
 const INSERT: &str =
     "INSERT INTO events (at_ns, pid, tid, kind, origin, data, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
-/// Blanks secrets in recorded streams of a protocol the session does not know.
-pub trait DataFilter: Send {
-    /// Overwrites what must not be kept of `bytes`, which begin at `offset` of the stream and stand for `len` bytes of it. Returns what
-    /// was blanked, as `[start, end)` offsets of the stream.
-    fn mask(
-        &mut self,
-        socket: SocketId,
-        direction: Direction,
-        offset: u64,
-        len: u64,
-        bytes: &mut [u8],
-    ) -> Vec<(u64, u64)>;
-
-    /// The socket's streams are over; the number may come again for others.
-    fn forget(&mut self, socket: SocketId);
-}
-
 /// A session being recorded.
 pub struct Recorder {
     connection: Connection,
     path: PathBuf,
     redactor: Redactor,
-    data_filter: Option<Box<dyn DataFilter>>,
+    masker: StreamMasker,
     /// Reused for every event's JSON.
     json: Vec<u8>,
     /// When the open transaction began.
@@ -105,7 +91,7 @@ impl Recorder {
             connection,
             path,
             redactor,
-            data_filter: None,
+            masker: StreamMasker::new(),
             json: Vec::with_capacity(1 << 16),
             began: None,
             pending: Tally::default(),
@@ -116,10 +102,10 @@ impl Recorder {
         })
     }
 
-    /// Puts every [`Body::Data`] through `filter` before it is stored. Without one, recorded streams are stored as they came.
+    /// Blanks recorded streams by `masker` rather than by one that leaves nothing secret readable.
     #[must_use]
-    pub fn with_data_filter(mut self, filter: Box<dyn DataFilter>) -> Self {
-        self.data_filter = Some(filter);
+    pub fn with_masker(mut self, masker: StreamMasker) -> Self {
+        self.masker = masker;
         self
     }
 
@@ -145,7 +131,7 @@ impl Recorder {
                 continue;
             }
             self.redactor.redact_event(&mut event);
-            self.filter_data(&mut event);
+            self.mask(&mut event);
             if let Some(watch) = &mut watch {
                 watch(&event);
             }
@@ -226,14 +212,13 @@ impl Recorder {
         indexed
     }
 
-    fn filter_data(&mut self, event: &mut Event) {
-        let Some(filter) = &mut self.data_filter else { return };
+    fn mask(&mut self, event: &mut Event) {
         match &mut event.body {
             Body::Data { socket, direction, offset, len, redacted, .. } => {
-                redacted.extend(filter.mask(*socket, *direction, *offset, *len, &mut event.bytes));
+                redacted.extend(self.masker.mask(*socket, *direction, *offset, *len, &mut event.bytes));
             }
             // After a disconnect there may still be bytes to read; only a new socket of this number makes the old one history.
-            Body::Socket { socket, .. } | Body::Accept { socket, .. } => filter.forget(*socket),
+            Body::Socket { socket, .. } | Body::Accept { socket, .. } => self.masker.forget(*socket),
             _ => {}
         }
     }

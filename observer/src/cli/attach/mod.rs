@@ -124,8 +124,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         capabilities,
     };
     let masker = StreamMasker::new().keeping_user_name();
-    let recorder = Recorder::create(&dir, header, Redactor::open(&dir)?)?
-        .with_data_filter(Box::new(if args.bodies { masker.keeping_bodies() } else { masker }));
+    let recorder = Recorder::create(&dir, header, Redactor::open(&dir)?)?.with_masker(if args.bodies {
+        masker.keeping_bodies()
+    } else {
+        masker
+    });
     let path = recorder.path().to_owned();
 
     // A terminal that goes away, or a reader of ours that does, must not end the recording.

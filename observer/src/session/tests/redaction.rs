@@ -7,7 +7,7 @@ use super::{
 use crate::{
     event::{Address, Body, Event, Exec, Fd, FileCall, Known, OutputStream, Sender},
     session::{
-        DataFilter, Filter, Redactor, Session,
+        Filter, Redactor, Session,
         testing::{event, header, record, state_dir},
     },
 };
@@ -184,32 +184,15 @@ fn other_places_where_strings_come_from_outside() {
     assert!(redacted(&mut redactor, event(1, note)).contains("amqp://u:«»@h"));
 }
 
-struct Blank;
-
-impl DataFilter for Blank {
-    fn mask(
-        &mut self,
-        _: crate::event::SocketId,
-        _: crate::event::Direction,
-        offset: u64,
-        len: u64,
-        bytes: &mut [u8],
-    ) -> Vec<(u64, u64)> {
-        bytes.fill(b'*');
-        vec![(offset, offset + len)]
-    }
-
-    fn forget(&mut self, _: crate::event::SocketId) {}
-}
-
 #[test]
 fn nothing_of_a_secret_is_in_the_file() {
     let (_scratch, dir) = state_dir();
     let mut head = header("a", "one");
     head.command.push("--password=hunter22".into());
+    // A stream that opens like nothing known: it may be the middle of a secret, so all of it is blanked.
     let mut data = event(4, bodies::all().into_iter().find(|body| body.kind() == "data").unwrap());
     data.bytes = b"hunter22".to_vec();
-    let mut recorder = record(&dir, head, vec![]).with_data_filter(Box::new(Blank));
+    let mut recorder = record(&dir, head, vec![]);
     recorder.append(
         vec![
             exec(&["x", "--password", "hunter22"], &["U=amqp://u:hunter22@h"]),
@@ -226,7 +209,7 @@ fn nothing_of_a_secret_is_in_the_file() {
     let session = Session::open(&path).unwrap();
     let (_, data) = read(&session, &Filter { kinds: vec!["data".into()], ..Filter::default() }).remove(0);
     assert_eq!(data.bytes, b"********");
-    assert!(matches!(data.body, Body::Data { redacted, .. } if redacted == [(8, 9), (8, 12)]));
+    assert!(matches!(data.body, Body::Data { redacted, .. } if redacted.contains(&(8, 16))));
 }
 
 #[test]
