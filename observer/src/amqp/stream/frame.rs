@@ -1,5 +1,6 @@
 //! What a decoder yields: frames, what stood where frames should, and what was not seen. Knows nothing of connections.
 
+use crate::amqp::names::method_name;
 use amq_protocol::{
     frame::{AMQPFrame, parsing::parse_frame},
     protocol::{AMQPClass, basic::AMQPProperties},
@@ -228,7 +229,7 @@ pub(super) fn decode<'a>(header: FrameHeader, frame: &[u8]) -> Content<'a> {
     match *payload {
         [c1, c2, m1, m2, _, ..] if header.frame_type == 1 => {
             let (class_id, method_id) = (u16::from_be_bytes([c1, c2]), u16::from_be_bytes([m1, m2]));
-            if is_known(class_id, method_id) {
+            if method_name(class_id, method_id).is_some() {
                 Content::Malformed { channel, frame_type: 1 }
             } else {
                 Content::UnknownMethod { channel, class_id, method_id }
@@ -236,24 +237,6 @@ pub(super) fn decode<'a>(header: FrameHeader, frame: &[u8]) -> Content<'a> {
         }
         _ => Content::Malformed { channel, frame_type: header.frame_type },
     }
-}
-
-/// Whether AMQP 0-9-1 or RabbitMQ has a method of these ids.
-pub(super) fn is_known(class_id: u16, method_id: u16) -> bool {
-    matches!(
-        (class_id, method_id),
-        (10, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 41 | 50 | 51 | 60 | 61 | 70 | 71)
-            | (20, 10 | 11 | 20 | 21 | 40 | 41)
-            | (30, 10 | 11)
-            | (40, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 51)
-            | (50, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 41 | 50 | 51)
-            | (
-                60,
-                10 | 11 | 20 | 21 | 30 | 31 | 40 | 50 | 60 | 70 | 71 | 72 | 80 | 90 | 100 | 110 | 111 | 120
-            )
-            | (85, 10 | 11)
-            | (90, 10 | 11 | 20 | 21 | 30 | 31)
-    )
 }
 
 /// Whether tables and arrays in this payload may nest deeper than the parser's stack should bear.

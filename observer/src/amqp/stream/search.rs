@@ -4,7 +4,8 @@
 //! be anything, when a possible frame header follows it as well. The candidate that is proved by the earliest byte wins, so that
 //! the outcome does not depend on how the stream was cut.
 
-use super::frame::{Content, FRAME_END, FrameHeader, HEADER_BYTES, decode, is_known};
+use super::frame::{Content, FRAME_END, FrameHeader, HEADER_BYTES, decode};
+use crate::amqp::names::method_name;
 
 /// Candidates that wait for their end. Noise makes few; beyond this the oldest is given up.
 const MOST_PENDING: usize = 64;
@@ -135,7 +136,9 @@ fn candidate(bytes: &[u8], start: usize, largest: u32) -> Option<Candidate> {
     let rest = bytes.get(start..)?;
     let header = FrameHeader::read(rest, largest)?;
     let possible = match (header.frame_type, rest.get(HEADER_BYTES..)?) {
-        (1, [c1, c2, m1, m2, ..]) => is_known(u16::from_be_bytes([*c1, *c2]), u16::from_be_bytes([*m1, *m2])),
+        (1, [c1, c2, m1, m2, ..]) => {
+            method_name(u16::from_be_bytes([*c1, *c2]), u16::from_be_bytes([*m1, *m2])).is_some()
+        }
         (1, _) => header.size >= 4,
         (2, [class_high, class_low, ..]) => [*class_high, *class_low] == [0, 60],
         (2, _) => header.size >= 14,
