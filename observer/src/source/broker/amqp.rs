@@ -8,6 +8,7 @@ use lapin::{
     Connection, ConnectionProperties, Error, ErrorKind,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::AMQPErrorKind,
     types::{AMQPValue, FieldTable},
     uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo},
 };
@@ -164,25 +165,45 @@ async fn connect(url: &BrokerUrl, vhost: &str) -> Result<Connection, Refusal> {
 /// The reply code, when the broker answered, and what to tell.
 fn explain(error: &Error) -> (Option<u16>, String) {
     match error.kind() {
-        ErrorKind::ProtocolError(answer) => {
-            (Some(answer.get_id()), format!("{} {}", answer.get_id(), answer.get_message()))
-        }
+        ErrorKind::ProtocolError(answer) => (
+            Some(answer.get_id()),
+            format!("{} {}", answer.get_id(), without_own_names(answer.get_message().as_str())),
+        ),
         ErrorKind::IOError(error) => (None, error.to_string()),
         _ => (None, error.to_string()),
     }
 }
 
+/// The names the broker gives to our queues differ from one attempt to the next; what is wrong does not.
+fn without_own_names(text: &str) -> String {
+    let mut parts = text.split("amq.gen-");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        format!("{text}amq.gen-*{rest}")
+    })
+}
+
 /// Waits until the connection is gone, and says why.
 async fn lost(connection: &Connection) -> String {
     let mut happened = std::pin::pin!(connection.events_listener());
+    let mut why = "it ended".to_owned();
     loop {
-        match timeout(Duration::from_millis(500), happened.next()).await {
-            Ok(Some(lapin::Event::Error(error))) => return explain(&error).1,
-            Ok(None) => return "it ended".into(),
-            Err(_) if !connection.status().connected() => return "it ended".into(),
+        let news = timeout(Duration::from_millis(200), happened.next()).await;
+        match news {
+            // A channel that was closed is told here too: that is how a broker says no, and no loss.
+            Ok(Some(lapin::Event::Error(error))) if !closes_channel(&error) => why = explain(&error).1,
+            Ok(None) => return why,
             _ => {}
         }
+        if !connection.status().connected() {
+            return why;
+        }
     }
+}
+
+fn closes_channel(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(answer) if matches!(answer.kind(), AMQPErrorKind::Soft(_)))
 }
 
 struct Session<'a> {
@@ -241,14 +262,14 @@ impl Session<'_> {
                     Ok(answer) => {
                         absent.remove(&queue);
                         channel = Some(open);
-                        let detail = "queues are asked with queue.declare, passive".to_owned();
-                        self.sink.access(Way::PassiveDeclare, Some(self.vhost), true, detail).await;
+                        self.declares_answer().await;
                         let counts = (answer.message_count(), answer.consumer_count());
                         self.sample(queue, Some(counts), None).await;
                     }
                     Err(error) => match explain(&error).0 {
                         // The broker has closed the channel: that is its way to say no.
                         Some(code @ (NOT_FOUND | LOCKED)) => {
+                            self.declares_answer().await;
                             let state = if code == NOT_FOUND { "absent" } else { "exclusive" };
                             let before = absent.insert(queue.clone(), state.to_owned());
                             if before.as_deref() != Some(state) {
@@ -260,6 +281,11 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    async fn declares_answer(&self) {
+        let detail = "queues are asked with queue.declare, passive".to_owned();
+        self.sink.access(Way::PassiveDeclare, Some(self.vhost), true, detail).await;
     }
 
     async fn refuse_declares(&self, error: &Error) {

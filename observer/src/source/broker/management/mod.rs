@@ -215,6 +215,10 @@ impl Management {
             }
             Err(error) => {
                 refused.push(format!("{path} ({})", error.text));
+                if self.firehose && !traced.seen && error.status.is_some() {
+                    traced.seen = true;
+                    self.sink.note(NoteLevel::Warning, self.cannot_turn_on(&error)).await;
+                }
                 Err(error.text)
             }
         };
@@ -233,13 +237,7 @@ impl Management {
                 ),
                 Err(error) => {
                     traced.by_us = error.status.is_none();
-                    (
-                        NoteLevel::Warning,
-                        format!(
-                            "cannot turn on tracing in virtual host {:?}: {}; give the user the tag administrator, or run: rabbitmqctl trace_on -p {0:?}",
-                            self.vhost, error.text
-                        ),
-                    )
+                    (NoteLevel::Warning, self.cannot_turn_on(&error))
                 }
             };
             let on = level == NoteLevel::Info;
@@ -249,6 +247,13 @@ impl Management {
         traced.seen |= known.is_ok();
         let by_us = traced.by_us;
         self.sink.firehose(|firehose| learn(firehose, known, by_us)).await;
+    }
+
+    fn cannot_turn_on(&self, error: &NoAnswer) -> String {
+        format!(
+            "cannot turn on tracing in virtual host {:?}: {}; give the user the tag administrator, or run: rabbitmqctl trace_on -p {0:?}",
+            self.vhost, error.text
+        )
     }
 
     async fn turn_off(&self, client: &Client) {
