@@ -50,7 +50,7 @@ fn rabbitmq_3_10_tells_consumers_and_queues() {
     own.queues.insert(("/".into(), "shop".into()));
     let all = queues(answer!("queues"), &own);
     let shop = all.iter().find(|one| one.queue == "shop").unwrap();
-    assert_eq!((shop.ready, shop.unacked, shop.consumers), (Some(0), Some(1), Some(1)));
+    assert_eq!((shop.ready, shop.unacked, shop.consumers), (Some(0), Some(2), Some(1)));
     assert!(shop.ours && all.iter().filter(|one| one.ours).count() == 1);
 }
 
