@@ -72,7 +72,8 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
             return if attaching && error.use_stderr() { 125 } else { error.exit_code() };
         }
     };
-    let levels = ["warn", "observer=info", "observer=debug"];
+    // What lapin complains of is told by the broker's source, as events.
+    let levels = ["warn,lapin=off", "observer=info", "observer=debug"];
     let level = levels[usize::from(cli.verbose).min(levels.len() - 1)];
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))

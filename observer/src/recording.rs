@@ -1,8 +1,8 @@
-//! Moves events from a source into a session until told to stop. Knows neither what the events say nor who is watching.
+//! Moves events from sources into a session until told to stop. Knows neither what the events say nor who is watching.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{self, RecvTimeoutError, SyncSender},
     },
@@ -28,37 +28,46 @@ pub type Watch = Box<dyn FnMut(&Event) + Send>;
 /// Called with every event as the source gave it, for decisions; it must not let any of it out.
 pub type Glance = Box<dyn FnMut(&Event) + Send>;
 
-/// A recording under way: one thread asks the source, one writes the session.
+/// A recording under way: one thread asks each source, one writes the session.
 pub struct Recording {
     stop: Arc<AtomicBool>,
-    source: JoinHandle<()>,
+    sources: Vec<JoinHandle<()>>,
     store: JoinHandle<Recorder>,
 }
 
 impl Recording {
-    /// Starts to record `source` into `recorder`.
-    pub fn start(source: Box<dyn Source>, recorder: Recorder, glance: Glance, watch: Option<Watch>) -> Self {
+    /// Starts to record `sources` into `recorder`. A source that ends or fails leaves the others going.
+    pub fn start(
+        sources: Vec<Box<dyn Source>>,
+        recorder: Recorder,
+        glance: Glance,
+        watch: Option<Watch>,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let in_flight = Arc::new(AtomicUsize::new(0));
         let (sender, receiver) = mpsc::sync_channel::<Vec<Event>>(BATCHES);
-        let asking = {
+        let glance = Arc::new(Mutex::new(glance));
+        let asking = |source| {
             let (stop, in_flight) = (Arc::clone(&stop), Arc::clone(&in_flight));
-            thread::spawn(move || ask(source, &stop, &in_flight, &sender, glance))
+            let (sender, glance) = (sender.clone(), Arc::clone(&glance));
+            thread::spawn(move || ask(source, &stop, &in_flight, &sender, &glance))
         };
+        let sources = sources.into_iter().map(asking).collect();
+        // The writer ends when the last source has: no sender may be left here.
+        drop(sender);
         let writing = thread::spawn(move || write(recorder, &receiver, &in_flight, watch));
-        Self { stop, source: asking, store: writing }
+        Self { stop, sources, store: writing }
     }
 
-    /// Takes what the source still has, and ends the session. Says what trouble the store had.
+    /// Takes what the sources still have, and ends the session. Says what trouble the store had.
     pub fn finish(self, ending: Ending) -> Option<String> {
         self.stop.store(true, Ordering::Release);
-        let source = self.source.join();
-        let recorder = self.store.join();
-        match (source, recorder) {
-            (Ok(()), Ok(recorder)) => recorder.finish(ending),
+        let failed = self.sources.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+        match (failed, self.store.join()) {
+            (0, Ok(recorder)) => recorder.finish(ending),
             (_, Ok(recorder)) => {
                 let _ = recorder.finish(ending);
-                Some("the source of events ended unexpectedly".into())
+                Some("a source of events ended unexpectedly".into())
             }
             (_, Err(_)) => {
                 Some("the session's writer ended unexpectedly; what it had committed is kept".into())
@@ -72,10 +81,10 @@ fn ask(
     stop: &AtomicBool,
     in_flight: &AtomicUsize,
     sender: &SyncSender<Vec<Event>>,
-    mut glance: Glance,
+    glance: &Mutex<Glance>,
 ) {
-    let mut send = |batch: Vec<Event>| {
-        batch.iter().for_each(&mut glance);
+    let send = |batch: Vec<Event>| {
+        batch.iter().for_each(&mut *glance.lock().unwrap_or_else(PoisonError::into_inner));
         in_flight.fetch_add(batch.len(), Ordering::AcqRel);
         sender.send(batch).is_ok()
     };

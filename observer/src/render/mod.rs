@@ -1,5 +1,6 @@
 //! Terminal text. Knows the model and events; decides nothing.
 
+mod broker;
 pub mod conversation;
 pub mod escape;
 pub mod json;

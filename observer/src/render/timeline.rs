@@ -6,7 +6,7 @@ use crate::{
         NoteLevel, Origin, OutputStream, Sender, Tid,
     },
     render::{
-        escape, names,
+        broker, escape, names,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
         units,
     },
@@ -198,8 +198,8 @@ fn describe_socket<'a>(line: &'a mut Line, body: &Body, bytes: &[u8]) -> &'a mut
             line.push(DIM, if redacted.is_empty() { "" } else { " (partly blanked)" });
             line.push(DIM, format!(" at byte {offset}")).push(DIM, socket_text(socket.0))
         }
-        // Everything else is described by the caller.
-        _ => line,
+        // Everything else is described by the caller, or is the broker's.
+        body => broker::describe(line, body),
     }
 }
 

@@ -140,7 +140,7 @@ impl Redactor {
                     event.bytes = clean;
                 }
             }
-            _ => {}
+            body => body.broker_texts(&mut |text| self.text(text)),
         }
     }
 

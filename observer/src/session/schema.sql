@@ -201,3 +201,37 @@ CREATE TABLE messages (  -- one row a way of a message through a queue; one numb
     failure         TEXT,              -- type of the exception that made it a retry
     state           TEXT NOT NULL      -- of the message in the end: published, unroutable, refused, delivered, or how it was settled last
 );
+CREATE VIEW queue_samples AS  -- what queues held, as the broker says
+SELECT
+    id AS event, at_ns,
+    json_extract(data, '$.vhost')     AS vhost,
+    json_extract(data, '$.queue')     AS queue,
+    json_extract(data, '$.ready')     AS ready,      -- messages; NULL: not told
+    json_extract(data, '$.unacked')   AS unacked,    -- delivered and not settled; NULL: not told (a passive declare never does)
+    json_extract(data, '$.consumers') AS consumers,  -- NULL: not told
+    json_extract(data, '$.state')     AS state,      -- running, idle, …; absent: no such queue; exclusive: another connection's alone
+    json_extract(data, '$.how')       AS how,        -- passive-declare (every second), management (when it differs)
+    json_extract(data, '$.ours')      AS ours        -- 1: observer's own, to be left out of every count
+FROM events WHERE kind = 'queue-sample';
+
+CREATE VIEW broker_events AS  -- everything else a broker said; the fields of each kind are in `data`
+SELECT
+    id AS event, at_ns, kind,                        -- broker-connection, -consumer, -event, -message, -alarm, -access
+    CASE kind
+        WHEN 'broker-consumer' THEN json_extract(data, '$.consumer_tag')
+        WHEN 'broker-message'  THEN json_extract(data, '$.passage')   -- published, delivered
+        WHEN 'broker-alarm'    THEN json_extract(data, '$.resource')  -- memory, disk
+        WHEN 'broker-access'   THEN json_extract(data, '$.way')       -- amqp, passive-declare, events, firehose, management
+        ELSE json_extract(data, '$.name') END AS name,
+    json_extract(data, '$.vhost')     AS vhost,
+    json_extract(data, '$.queue')     AS queue,
+    coalesce(json_extract(data, '$.connection'),
+        CASE kind WHEN 'broker-connection' THEN json_extract(data, '$.name') END) AS connection,
+    coalesce(json_extract(data, '$.present'), json_extract(data, '$.set'),
+        json_extract(data, '$.available')) AS present,                -- 0: gone, cleared or closed
+    json_extract(data, '$.detail')    AS detail,                      -- of broker-access: why
+    json_extract(data, '$.how')       AS how,                         -- who told
+    coalesce(json_extract(data, '$.ours'), 0) AS ours,                -- 1: observer's own, to be left out of every count
+    data
+FROM events
+WHERE kind IN ('broker-connection', 'broker-consumer', 'broker-event', 'broker-message', 'broker-alarm', 'broker-access');

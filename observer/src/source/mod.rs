@@ -1,5 +1,6 @@
 //! Where events come from. A source knows the machine or the broker it looks at; it knows nothing of sessions, models or terminals.
 
+pub mod broker;
 pub mod ebpf;
 pub mod launch;
 pub mod probe;

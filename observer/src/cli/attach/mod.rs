@@ -1,6 +1,7 @@
 //! `observer attach`: records a command or a running process until it ends, then says what happened. It decides who runs and when
 //! it is over; what is seen is the source's, what is kept the session's.
 
+mod broker;
 mod end;
 mod target;
 
@@ -13,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use broker::Asked;
 use clap::ValueEnum;
 use end::Supervisor;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
@@ -27,7 +29,7 @@ use crate::{
     recording::{Glance, Recording, Watch},
     render::{ladder, summary, timeline, units},
     session::{Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
-    source::{self, Source, ebpf::Ebpf, probe, proc},
+    source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, probe, proc},
 };
 
 /// Where events come from.
@@ -66,9 +68,15 @@ pub struct Args {
     /// Observe for so long (30s, 5m): a started command is then ended with TERM, and KILL after 10 s more; a process attached to is let go
     #[arg(long = "for", value_name = "TIME", value_parser = units::parse_duration_ns)]
     pub limit: Option<u64>,
-    /// A broker whose connections to record even if they do not speak AMQP (amqp://host:port or host:port)
-    #[arg(long, value_name = "URL", env = "OBSERVER_BROKER", hide_env_values = true)]
+    /// Ask this broker for its own account (amqp://user:password@host:port/vhost), or the one the worker logs in to, with its credentials
+    #[arg(long, value_name = "URL|worker", env = "OBSERVER_BROKER", hide_env_values = true)]
     pub broker: Option<String>,
+    /// The broker's management API, when it is not ten thousand ports above AMQP
+    #[arg(long, value_name = "URL", requires = "broker")]
+    pub management: Option<String>,
+    /// Turn on the broker's tracing (its firehose) to see every message, and off again at the end; it costs the broker time
+    #[arg(long, requires = "broker")]
+    pub firehose: bool,
     /// How to observe
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: Backend,
@@ -107,7 +115,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         }
         None => dir.name_for(&target.command())?,
     };
-    let mut source = Ebpf::load(args.snaplen, &broker_ports(args.broker.as_deref())?)?;
+    let asked = Asked::from_args(args)?;
+    let mut source = Ebpf::load(args.snaplen, &asked.ports())?;
+    let broker = asked.source(args);
     let header = Header {
         id: dir.new_id()?,
         name: name.clone(),
@@ -120,7 +130,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         host: probe::host(),
         kernel: probe::kernel_release(),
         snaplen: args.snaplen,
-        sources: vec![source.describe()],
+        sources: std::iter::once(source.describe())
+            .chain(broker.iter().map(|(broker, _)| broker.describe()))
+            .collect(),
         capabilities,
     };
     let masker = StreamMasker::new().keeping_user_name();
@@ -160,9 +172,14 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     }
     let tracing_after_ns = proc::monotonic_ns() - begun_ns;
     let seen = SignalsSeen::default();
-    let glance = glance(root, seen.clone(), stats.clone());
     let facts = source.last_facts();
-    let recording = Recording::start(Box::new(source), recorder, glance, args.follow.then(follow));
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(source)];
+    let found = broker.map(|(broker, found)| {
+        sources.push(Box::new(broker));
+        found
+    });
+    let glance = glance(root, seen.clone(), stats.clone(), found);
+    let recording = Recording::start(sources, recorder, glance, args.follow.then(follow));
     let launched = held.map(|held| held.release());
     let supervisor = Supervisor { root, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
@@ -224,22 +241,6 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable_lines(line));
 }
 
-/// Ports of the broker named by the user.
-fn broker_ports(broker: Option<&str>) -> anyhow::Result<Vec<u16>> {
-    let Some(broker) = broker else { return Ok(Vec::new()) };
-    let (scheme, rest) = broker.split_once("://").unwrap_or(("amqp", broker));
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
-    let port = match address.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') => Some(
-            port.parse()
-                .with_context(|| "cannot use --broker: what stands after the last colon is no port")?,
-        ),
-        _ => None,
-    };
-    Ok(vec![port.unwrap_or(if scheme == "amqps" { 5671 } else { 5672 })])
-}
-
 /// Prints each event as a line, without the file look-ups that would bury the rest, and each rung of a ladder that it is the first to
 /// reach.
 fn follow() -> Watch {
@@ -285,9 +286,12 @@ impl SignalsSeen {
     }
 }
 
-fn glance(root: Option<Pid>, seen: SignalsSeen, stats: Stats) -> Glance {
+fn glance(root: Option<Pid>, seen: SignalsSeen, stats: Stats, mut found: Option<FromWorker>) -> Glance {
     Box::new(move |event| {
         stats.count(event);
+        if let Some(found) = &mut found {
+            found.look(event);
+        }
         if let Body::Signal { signal, sender, .. } = &event.body
             && Some(event.pid) == root
         {

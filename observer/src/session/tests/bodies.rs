@@ -1,6 +1,6 @@
 //! One of each kind of event.
 
-use crate::event::*;
+use crate::event::{broker::*, *};
 
 fn file_call() -> FileCall {
     FileCall {
@@ -100,10 +100,86 @@ pub(super) fn all() -> Vec<Body> {
         Body::Lost { hop: Hop::Ring, what: "file".into(), cpu: Some(1), count: 17 },
         Body::Note { level: NoteLevel::Warning, text: "«note»\n".into() },
     ];
+    let bodies: Vec<Body> = bodies.into_iter().chain(brokers()).collect();
     assert!(bodies.iter().all(complete));
     let kinds: std::collections::HashSet<_> = bodies.iter().map(Body::kind).collect();
     assert_eq!(kinds.len(), bodies.len(), "one of each");
     bodies
+}
+
+fn brokers() -> [Body; 7] {
+    let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
+    let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
+    let facts: std::collections::BTreeMap<_, _> =
+        [("kind".into(), 1.into()), ("none".into(), ().into())].into();
+    [
+        Body::QueueSample(QueueSample {
+            vhost: vhost.clone(),
+            queue: queue.clone(),
+            ready: Some(3),
+            unacked: None,
+            consumers: Some(0),
+            state: Some("running".into()),
+            how: Way::PassiveDeclare,
+            ours: false,
+        }),
+        Body::BrokerConnection(Box::new(BrokerConnection {
+            name: connection.clone(),
+            present: true,
+            user: Some("shop".into()),
+            vhost: Some(vhost.clone()),
+            peer_host: Some("127.0.0.1".into()),
+            peer_port: Some(5),
+            port: None,
+            client_properties: [("product".into(), "observer".into())].into(),
+            state: None,
+            channels: Some(1),
+            connected_at_ms: Some(u64::MAX),
+            node: None,
+            how: Way::Events,
+            ours: true,
+        })),
+        Body::BrokerConsumer(BrokerConsumer {
+            connection: Some(connection.clone()),
+            channel: Some(1),
+            vhost: vhost.clone(),
+            queue: queue.clone(),
+            consumer_tag: "t".into(),
+            present: false,
+            prefetch: Some(4),
+            ack_required: Some(true),
+            how: Way::Management,
+            ours: false,
+        }),
+        Body::BrokerEvent(BrokerEvent { name: "policy.set".into(), facts, how: Way::Events, ours: false }),
+        Body::BrokerMessage(Box::new(BrokerMessage {
+            passage: Passage::Delivered,
+            vhost: vhost.clone(),
+            exchange: String::new(),
+            queue: Some(queue),
+            routed_queues: vec![],
+            routing_keys: vec!["shop".into()],
+            message_id: None,
+            dramatiq_message_id: None,
+            node: None,
+            connection: Some(connection),
+            channel: Some(1),
+            user: None,
+            redelivered: Some(true),
+        })),
+        Body::BrokerAlarm(BrokerAlarm {
+            node: "rabbit@lab".into(),
+            resource: "memory".into(),
+            set: true,
+            how: Way::Events,
+        }),
+        Body::BrokerAccess(BrokerAccess {
+            way: Way::Firehose,
+            vhost: Some(vhost),
+            available: false,
+            detail: "tracing is off".into(),
+        }),
+    ]
 }
 
 const fn complete(body: &Body) -> bool {
@@ -134,5 +210,12 @@ const fn complete(body: &Body) -> bool {
         | Body::Stuck { .. }
         | Body::Unstuck { .. } => true,
         Body::State { .. } | Body::Lost { .. } | Body::Note { .. } => true,
+        Body::QueueSample(_)
+        | Body::BrokerConnection(_)
+        | Body::BrokerConsumer(_)
+        | Body::BrokerEvent(_)
+        | Body::BrokerMessage(_)
+        | Body::BrokerAlarm(_)
+        | Body::BrokerAccess(_) => true,
     }
 }

@@ -1,7 +1,13 @@
 //! The domain event: what was seen, in the words of the field. Everything downstream of a source speaks it and only it; it knows
 //! neither eBPF nor SQLite nor the terminal.
 
+pub mod broker;
+
 use serde::{Deserialize, Serialize};
+
+use broker::{
+    BrokerAccess, BrokerAlarm, BrokerConnection, BrokerConsumer, BrokerEvent, BrokerMessage, QueueSample,
+};
 
 /// A process: the kernel's thread group id, in the initial PID namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -406,6 +412,20 @@ pub enum Body {
         /// What was attempted, on what, what the system answered, what it means for the recording.
         text: String,
     },
+    /// What a queue held, as the broker says.
+    QueueSample(QueueSample),
+    /// A connection, as the broker sees it.
+    BrokerConnection(Box<BrokerConnection>),
+    /// A consumer, as the broker sees it.
+    BrokerConsumer(BrokerConsumer),
+    /// Something that happened in the broker.
+    BrokerEvent(BrokerEvent),
+    /// A message that passed the broker.
+    BrokerMessage(Box<BrokerMessage>),
+    /// A resource alarm was set or cleared.
+    BrokerAlarm(BrokerAlarm),
+    /// A way to learn from the broker opened or closed.
+    BrokerAccess(BrokerAccess),
 }
 
 /// A program that was started, and all it started with.
@@ -650,7 +670,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 32] = [
+    pub const KINDS: [&str; 39] = [
         "fork",
         "thread",
         "exec",
@@ -683,6 +703,13 @@ impl Body {
         "state",
         "lost",
         "note",
+        "queue-sample",
+        "broker-connection",
+        "broker-consumer",
+        "broker-event",
+        "broker-message",
+        "broker-alarm",
+        "broker-access",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -720,6 +747,13 @@ impl Body {
             Self::State { .. } => "state",
             Self::Lost { .. } => "lost",
             Self::Note { .. } => "note",
+            Self::QueueSample(_) => "queue-sample",
+            Self::BrokerConnection(_) => "broker-connection",
+            Self::BrokerConsumer(_) => "broker-consumer",
+            Self::BrokerEvent(_) => "broker-event",
+            Self::BrokerMessage(_) => "broker-message",
+            Self::BrokerAlarm(_) => "broker-alarm",
+            Self::BrokerAccess(_) => "broker-access",
         }
     }
 
@@ -734,6 +768,11 @@ impl Body {
             | Self::Chdir(call) => Some(call),
             _ => None,
         }
+    }
+
+    /// Hands every text that a broker said to `each`, to be changed in place. Other kinds have none.
+    pub fn broker_texts(&mut self, each: &mut dyn FnMut(&mut String)) {
+        broker::texts(self, each);
     }
 }
 
