@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{
     connection::Connections,
     consumer::Consumers,
-    message::{Delivered, Lives, Settled},
+    lives::{Delivered, Lives},
+    message::Settled,
     queue::Queues,
 };
 use crate::{
@@ -393,9 +394,9 @@ impl Amqp {
         let at = (id, number);
         let vhost = link.facts().vhost.clone();
         match &message.carriage {
-            Carriage::Publish { exchange, routing_key, sequence, .. } => {
+            Carriage::Publish { exchange, routing_key, .. } => {
                 queues.published(vhost.as_deref(), exchange, routing_key, mark.pid);
-                lives.published(at, vhost, exchange, routing_key, *sequence, message, mark);
+                lives.published(at, vhost, message, mark);
             }
             Carriage::Deliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key, queue } => {
                 let consumer = consumers.delivered(at, consumer_tag);
