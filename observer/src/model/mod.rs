@@ -6,6 +6,7 @@ pub mod consumer;
 pub mod dramatiq;
 pub mod files;
 pub mod ladder;
+pub mod link;
 pub mod lives;
 pub mod message;
 pub mod output;
