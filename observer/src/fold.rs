@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use crate::{
     amqp::{conversation::What, method::Side},
+    event::Body,
     model::{
         Model,
         amqp::{Mark, Said},
@@ -14,15 +15,27 @@ use crate::{
     session::{Derived, Filter, MessageRow, MethodRow, Session, SessionError},
 };
 
-/// Folds a session into a model. With `derived`, what is said in AMQP and what became of each message is written there.
+/// Everything but file look-ups: enough for all but a model's imports and refused files.
+pub fn without_files() -> Filter {
+    let of_files = ["open", "stat", "access", "readlink", "scan", "chdir"];
+    let kinds = Body::KINDS.iter().filter(|kind| !of_files.contains(kind)).map(|kind| (*kind).to_owned());
+    Filter { kinds: kinds.collect(), ..Filter::default() }
+}
+
+/// Folds what `filter` wants of a session into a model. With `derived`, what is said in AMQP and what became of each message is written
+/// there.
 ///
 /// # Errors
 /// When the session cannot be read, or the tables cannot be written.
-pub fn fold(session: &Session, derived: Option<&Derived<'_>>) -> Result<Model, SessionError> {
+pub fn fold(
+    session: &Session,
+    filter: &Filter,
+    derived: Option<&Derived<'_>>,
+) -> Result<Model, SessionError> {
     let started_ns = session.header().started_ns;
     let Some(derived) = derived else {
         let mut model = Model::new(started_ns);
-        session.events(&Filter::default(), |id, event| {
+        session.events(filter, |id, event| {
             model.add(id, &event);
             ControlFlow::Continue(())
         })?;
@@ -31,7 +44,7 @@ pub fn fold(session: &Session, derived: Option<&Derived<'_>>) -> Result<Model, S
     };
     let mut model = Model::with_lives(started_ns);
     let mut result = Ok(());
-    session.events(&Filter::default(), |id, event| {
+    session.events(filter, |id, event| {
         model.add_and_tell(id, &event, &mut |said| {
             if result.is_ok() {
                 result = method(derived, said);
@@ -97,4 +110,64 @@ fn message(derived: &Derived<'_>, life: &Life) -> Result<(), SessionError> {
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Event,
+        model::{
+            fixture::{self, WORKER},
+            wire::{Wire, ack, body, deliver},
+        },
+        session::{Invoker, Recorder, Redactor, StateDir},
+    };
+
+    fn count(path: &std::path::Path, sql: &str) -> i64 {
+        rusqlite::Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_tables_hold_what_was_said_and_what_became_of_it() {
+        let mut events: Vec<Event> = Vec::new();
+        let mut wire = Wire::connect(&mut events, 1_000, 2, WORKER, 4715);
+        wire.open(&mut events, 2_000);
+        wire.consume(&mut events, 3_000, "default", 4);
+        for tag in 1..=3 {
+            let text = body("default", &format!("m-{tag}"), "");
+            wire.received(&mut events, 4_000 + tag, &deliver(tag, "default", false, &text));
+        }
+        wire.sent(&mut events, 5_000, &ack(2, true));
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(Some(scratch.path()), &Invoker::current()).unwrap();
+        let mut recorder = Recorder::create(&dir, fixture::header(), Redactor::open(&dir).unwrap()).unwrap();
+        let path = recorder.path().to_owned();
+        recorder.append(events, None);
+        assert_eq!(recorder.finish(fixture::ending()), None);
+
+        // Twice, the first time given up: what counts is what was finished.
+        for finish in [false, true, true] {
+            let session = Session::open_to_derive(&path).unwrap();
+            let derived = session.derive().unwrap();
+            fold(&session, &without_files(), Some(&derived)).unwrap();
+            if finish {
+                derived.finish().unwrap();
+            } else {
+                drop(derived);
+            }
+            let rows = if finish { 3 } else { 0 };
+            assert_eq!(count(&path, "SELECT count(*) FROM messages"), rows);
+        }
+        let acked = "SELECT count(*) FROM messages WHERE settled = 'acked' AND state = 'acked' AND delivered_tid = 4715 AND published_ns IS NULL";
+        assert_eq!(count(&path, acked), 2);
+        assert_eq!(
+            count(&path, "SELECT count(*) FROM messages WHERE settled IS NULL AND state = 'delivered'"),
+            1
+        );
+        let delivers = "SELECT count(*) FROM amqp_methods JOIN events ON events.id = event WHERE method = 'basic.deliver' AND side = 'server' AND message_id GLOB 'm-?' AND events.kind = 'data'";
+        assert_eq!(count(&path, delivers), 3);
+        let secret = "SELECT count(*) FROM amqp_methods WHERE instr(arguments, 's3cret') > 0";
+        assert_eq!(count(&path, secret), 0);
+    }
 }

@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env", "all", "limit"])]
     pub ladder: bool,
     /// With --messages: only those whose id begins like this
-    #[arg(long, value_name = "ID", requires = "messages")]
+    #[arg(long, value_name = "ID", requires = "messages", conflicts_with_all = ["amqp", "queues", "ladder"])]
     pub message: Option<String>,
 }
 
@@ -154,7 +154,8 @@ pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Wri
     }
     let header = session.header();
     if args.summary {
-        let model = progress::while_slow("reading the session", || fold::fold(session, None))?;
+        let model =
+            progress::while_slow("reading the session", || fold::fold(session, &Filter::default(), None))?;
         summary::write(out, header, session.ending().as_ref(), &model, columns)?;
         return Ok(());
     }

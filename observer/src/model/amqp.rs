@@ -3,21 +3,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
-
+pub use super::link::{Link, LinkId, Mark, Said};
 use super::{
     connection::Connections,
     consumer::Consumers,
-    message::{Delivered, Lives, Settled},
+    lives::{Delivered, Lives},
+    message::Settled,
     queue::Queues,
 };
 use crate::{
     amqp::{
-        conversation::{Conversation, Facts, Item, Spoke, What},
+        conversation::{Conversation, Item, What},
         message::{Carriage, Message},
         method::{Method, Side},
     },
-    event::{Address, Body, Event, Known, Pid, SocketId, Tid},
+    event::{Address, Body, Event, Known, SocketId},
 };
 
 /// Of each body so much is kept while its message is put together: enough for dramatiq's own fields, which follow the arguments.
@@ -26,115 +26,6 @@ const BODY_LIMIT_BYTES: usize = 256 << 10;
 const MAX_LINKS: usize = 5_000;
 /// Declares and gets that wait for their answer on one channel.
 const MAX_WAITING: usize = 1_000;
-
-/// A connection's number in its session, from 1, in the order of the first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct LinkId(pub u64);
-
-/// When something was done, by whom, and the event that proves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Mark {
-    /// The event's id.
-    pub event: u64,
-    /// When, in nanoseconds on `CLOCK_MONOTONIC`.
-    pub at_ns: u64,
-    /// In which process.
-    pub pid: Pid,
-    /// In which thread.
-    pub tid: Tid,
-}
-
-impl Mark {
-    /// The mark of an event.
-    pub const fn new(id: u64, event: &Event) -> Self {
-        Self { event: id, at_ns: event.at_ns, pid: event.pid, tid: event.tid }
-    }
-}
-
-/// One thing said on a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Said<'a> {
-    /// On which connection.
-    pub link: &'a Link,
-    /// The event that completed it: a read in the process it was said to, or its own write.
-    pub mark: Mark,
-    /// What, by which side.
-    pub item: &'a Item,
-}
-
-impl Said<'_> {
-    /// Its name: AMQP's, `basic.deliver`, where it has one.
-    pub fn name(&self) -> String {
-        match &self.item.what {
-            What::Method(method) => first_word(&method.to_string()),
-            What::Message(message) => first_word(&message.to_string()),
-            What::ProtocolHeader(_) => "protocol-header".to_owned(),
-            What::Heartbeat => "heartbeat".to_owned(),
-            What::UnknownMethod(..) => "unknown-method".to_owned(),
-            What::Malformed(_) => "malformed".to_owned(),
-            What::NotAmqp(_) => "not-amqp".to_owned(),
-            What::Unseen => "unseen".to_owned(),
-        }
-    }
-}
-
-fn first_word(text: &str) -> String {
-    text.split(' ').next().unwrap_or_default().to_owned()
-}
-
-/// One AMQP connection.
-#[derive(Debug)]
-pub struct Link {
-    /// Its number.
-    pub id: LinkId,
-    /// Its socket.
-    pub socket: SocketId,
-    /// Whether the observed process accepted it, and so is the server.
-    pub accepted: bool,
-    /// Whether it was there before the recording.
-    pub since_attach: bool,
-    /// The other end.
-    pub peer: Known<Address>,
-    /// Our end.
-    pub local: Known<Address>,
-    /// Its first bytes.
-    pub opened: Mark,
-    /// When it ended.
-    pub ended_at_ns: Option<u64>,
-    /// Spans of the streams that were not seen.
-    pub unseen: u64,
-    /// Its channels, by number; closed ones are forgotten.
-    channels: BTreeMap<u16, Channel>,
-    conversation: Conversation,
-}
-
-#[derive(Debug, Default)]
-struct Channel {
-    /// The prefetch that new consumers get.
-    prefetch: Option<u16>,
-    /// Queues whose declare waits for its answer.
-    declaring: Vec<String>,
-    /// Queues, and whether without acknowledgement, of gets that wait for their answer.
-    getting: Vec<(String, bool)>,
-}
-
-impl Link {
-    /// What both sides told about themselves, what they agreed on, and how it was closed.
-    pub fn facts(&self) -> &Facts {
-        self.conversation.facts()
-    }
-
-    /// What a side has turned out to speak.
-    pub fn spoke(&self, side: Side) -> Spoke {
-        self.conversation.spoke(side)
-    }
-
-    /// The prefetch that holds for the next consumer of a channel; `None` when no `basic.qos` was seen.
-    fn prefetch(&self, channel: u16) -> Option<u16> {
-        self.channels.get(&channel).and_then(|channel| channel.prefetch)
-    }
-}
 
 /// All that was said in AMQP.
 #[derive(Debug)]
@@ -219,7 +110,8 @@ impl Amqp {
 
     /// Ends every stream: what is incomplete is told as it is. To be called once, after the last event.
     pub(super) fn finish(&mut self, last: Mark, each: &mut dyn FnMut(&Said<'_>)) {
-        let sockets: Vec<SocketId> = self.current.keys().copied().collect();
+        let mut sockets: Vec<SocketId> = self.current.keys().copied().collect();
+        sockets.sort_by_key(|socket| self.current.get(socket).copied());
         for socket in sockets {
             self.flush(socket, last, each);
         }
@@ -393,9 +285,9 @@ impl Amqp {
         let at = (id, number);
         let vhost = link.facts().vhost.clone();
         match &message.carriage {
-            Carriage::Publish { exchange, routing_key, sequence, .. } => {
+            Carriage::Publish { exchange, routing_key, .. } => {
                 queues.published(vhost.as_deref(), exchange, routing_key, mark.pid);
-                lives.published(at, vhost, exchange, routing_key, *sequence, message, mark);
+                lives.published(at, vhost, message, mark);
             }
             Carriage::Deliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key, queue } => {
                 let consumer = consumers.delivered(at, consumer_tag);
@@ -425,11 +317,5 @@ impl Amqp {
             }
             Carriage::Unseen => lives.totals.unidentified += 1,
         }
-    }
-}
-
-impl Channel {
-    fn take_get(&mut self) -> Option<(String, bool)> {
-        if self.getting.is_empty() { None } else { Some(self.getting.remove(0)) }
     }
 }

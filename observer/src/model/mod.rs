@@ -6,6 +6,8 @@ pub mod consumer;
 pub mod dramatiq;
 pub mod files;
 pub mod ladder;
+pub mod link;
+pub mod lives;
 pub mod message;
 pub mod output;
 pub mod process;
@@ -65,14 +67,14 @@ impl Model {
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
             troubles: trouble::Troubles::default(),
-            amqp: amqp::Amqp::new(message::Lives::new(dramatiq::identify, false)),
+            amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             ladders: ladder::Ladders::default(),
         }
     }
 
-    /// The same, which keeps messages whose life is over for [`message::Lives::take_done`].
+    /// The same, which keeps messages whose life is over for [`lives::Lives::take_done`].
     pub fn with_lives(started_ns: u64) -> Self {
-        Self { amqp: amqp::Amqp::new(message::Lives::new(dramatiq::identify, true)), ..Self::new(started_ns) }
+        Self { amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, true)), ..Self::new(started_ns) }
     }
 
     /// A model of all these events, numbered from 1.

@@ -25,10 +25,14 @@ use crate::{
     amqp::mask::StreamMasker,
     event::{Body, Event, Pid},
     fold,
-    model::Model,
+    model::{
+        Model,
+        dramatiq::{self, Role},
+        ladder::Rung,
+    },
     recording::{Glance, Recording, Watch},
     render::{ladder, summary, timeline, units},
-    session::{Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
+    session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
     source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, probe, proc},
 };
 
@@ -194,7 +198,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         say(&format!("  the attempts are in the session: observer show {name} --kind exec-failed"));
         return Ok(ExitStatus::from(error.status()));
     }
-    let model = derive(&path);
+    // Only the summary tells of files.
+    let wanted = if args.quiet { fold::without_files() } else { Filter::default() };
+    let model = progress::while_slow("reading the session", || derive(&path, &wanted));
     if !args.quiet {
         match model {
             Ok(model) => summary(&path, &model, context),
@@ -210,17 +216,17 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
 }
 
 /// Folds the session that has ended; writes what is derived from it where that can be, and gives what happened.
-fn derive(path: &Path) -> Result<Model, SessionError> {
+fn derive(path: &Path, wanted: &Filter) -> Result<Model, SessionError> {
     let written = Session::open_to_derive(path).and_then(|session| {
         let derived = session.derive()?;
-        let model = fold::fold(&session, Some(&derived))?;
+        let model = fold::fold(&session, wanted, Some(&derived))?;
         derived.finish()?;
         Ok(model)
     });
     written.or_else(|error| {
         // A full disk, or a reader that is there already: all is in the events.
         tracing::debug!(%error, "the tables amqp_methods and messages stay empty");
-        fold::fold(&Session::open(path)?, None)
+        fold::fold(&Session::open(path)?, wanted, None)
     })
 }
 
@@ -256,6 +262,10 @@ fn follow() -> Watch {
             let _ = anstream::stderr().write_all(&line);
         }
         for (rung, mark) in model.ladders.take_news() {
+            // Every program is started; what is no worker is of interest once it speaks AMQP.
+            if rung < Rung::Connect && dramatiq::role(&model.processes, mark.pid) == Role::Program {
+                continue;
+            }
             let mut line = Vec::new();
             let news = ladder::news(mark.pid, rung, mark.at_ns, started_ns);
             let _ = news.write(&mut line, Some(show::columns()));

@@ -142,3 +142,33 @@ fn a_pipe_that_closes_stops_the_reading() {
         assert_eq!(kind, Some(std::io::ErrorKind::BrokenPipe), "{error:?}");
     }
 }
+
+#[test]
+fn every_view_is_a_document_with_a_schema_of_its_own() {
+    for (view, list) in
+        [("amqp", "said"), ("messages", "messages"), ("queues", "queues"), ("ladder", "ladder")]
+    {
+        let option = format!("--{view}");
+        let document = parsed(&[&option]);
+        assert_eq!(document["schema"], format!("observer.show-{view}/1"));
+        assert_eq!(document["session"]["name"], "failing");
+        assert!(document[list].is_array(), "{document}");
+        assert!(!shown(&[&option]).is_empty());
+    }
+    let ladder = &parsed(&["--ladder"])["ladder"][0];
+    assert_eq!((&ladder["pid"], &ladder["role"]), (&4712.into(), &"worker".into()));
+    assert_eq!(ladder["rungs"][3]["rung"], "connect");
+    assert_eq!(ladder["rungs"][3]["reached"], true);
+}
+
+#[test]
+fn views_do_not_mix() {
+    for words in [
+        ["--amqp", "--messages"],
+        ["--queues", "--summary"],
+        ["--ladder", "--env"],
+        ["--amqp", "--message=x"],
+    ] {
+        assert!(args(&words).is_err(), "{words:?}");
+    }
+}

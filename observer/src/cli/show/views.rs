@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{Args, Described};
 use crate::{
-    event::{Body, Pid},
+    event::Pid,
+    fold::without_files,
     model::{
         Model,
         amqp::{Link, Mark, Said},
@@ -23,7 +24,7 @@ use crate::{
         style::{DIM, Line},
         units,
     },
-    session::{Filter, Session},
+    session::Session,
 };
 
 /// Lines of a table for people, unless `--limit` says otherwise.
@@ -38,13 +39,6 @@ pub(super) enum View {
     Ladder,
 }
 
-/// Everything but file look-ups, of which these views show nothing.
-fn filter() -> Filter {
-    let of_files = ["open", "stat", "access", "readlink", "scan", "chdir"];
-    let kinds = Body::KINDS.iter().filter(|kind| !of_files.contains(kind)).map(|kind| (*kind).to_owned());
-    Filter { kinds: kinds.collect(), ..Filter::default() }
-}
-
 /// Folds a session; what is said in AMQP goes to `each`, and the messages that are over to `over`.
 fn fold(
     session: &Session,
@@ -53,7 +47,7 @@ fn fold(
     over: &mut dyn FnMut(Life) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let mut result = Ok(());
-    session.events(&filter(), |id, event| {
+    session.events(&without_files(), |id, event| {
         model.add_and_tell(id, &event, &mut |said| {
             if result.is_ok() {
                 result = each(said);
