@@ -30,8 +30,16 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let venv = Venv::ensure()?;
     let observer = machine::observer()?;
     eprintln!("start a private RabbitMQ on a free port of 127.0.0.1");
-    let broker = Broker::start(&[])?;
-    let demo = Demo { observer: &observer, venv: &venv, state_dir: args.state_dir.as_deref() };
+    let broker = Broker::start(&["rabbitmq_management", "rabbitmq_event_exchange"])?;
+    let management = broker.management_port();
+    let demo = Demo {
+        observer: &observer,
+        venv: &venv,
+        state_dir: args.state_dir.as_deref(),
+        management: format!("http://127.0.0.1:{management}"),
+    };
+    // Of an earlier demo, if there was one: what it answers when there was none is of no interest.
+    let _ = demo.command().args(["rm", WORKING, FAILING]).output();
 
     eprintln!("send three messages");
     run(Command::new(venv.python())
@@ -40,19 +48,24 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         .env("BROKER_URL", broker.url()))?;
 
     heading("A worker that works");
-    demo.attach("demo-working", "10s", &broker.url())?;
+    demo.attach(WORKING, "10s", &broker.url())?;
+
+    heading("What became of each message, and who consumes what");
+    demo.show(&["show", WORKING, "--messages"])?;
+    demo.show(&["show", WORKING, "--queues"])?;
 
     heading("The same worker, with a broker URL that is wrong by its port");
     let nobody = TcpListener::bind("127.0.0.1:0").context("cannot bind on 127.0.0.1")?.local_addr()?;
-    demo.attach("demo-failing", "10s", &format!("amqp://guest:guest@{nobody}"))?;
+    demo.attach(FAILING, "10s", &format!("amqp://guest:guest@{nobody}"))?;
 
     heading("What was recorded");
-    run(demo.command().arg("ls"))?;
+    demo.show(&["ls"])?;
 
     heading("Next");
     let state = args.state_dir.as_ref().map(|dir| format!(" --state-dir {dir}")).unwrap_or_default();
     let observer = observer.display();
-    println!("    {observer} show demo-failing{state}");
+    println!("    {observer} show {FAILING}{state}            # its timeline");
+    println!("    {observer} show {WORKING} --amqp{state}     # what it said to the broker");
     println!(
         "    {observer} attach{state} --cmd 'python -m dramatiq YOUR_MODULE'     # in your project's folder"
     );
@@ -60,10 +73,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
+const WORKING: &str = "demo-working";
+const FAILING: &str = "demo-failing";
+
 struct Demo<'a> {
     observer: &'a Path,
     venv: &'a Venv,
     state_dir: Option<&'a str>,
+    /// The management API's address.
+    management: String,
 }
 
 impl Demo<'_> {
@@ -75,11 +93,20 @@ impl Demo<'_> {
         command
     }
 
+    fn show(&self, words: &[&str]) -> Result<()> {
+        println!("\n$ observer {}", words.join(" "));
+        run(self.command().args(words))
+    }
+
     fn attach(&self, name: &str, span: &str, url: &str) -> Result<()> {
-        println!("$ cd tests/targets && observer attach --name {name} --for {span} --cmd '{WORKER}'");
+        let management = &self.management;
+        println!(
+            "$ cd tests/targets && observer attach --name {name} --for {span} --broker worker --management {management} --cmd '{WORKER}'"
+        );
         let mut command = self.command();
         command
-            .args(["attach", "--name", name, "--for", span, "--cmd", WORKER])
+            .args(["attach", "--name", name, "--for", span])
+            .args(["--broker", "worker", "--management", management, "--cmd", WORKER])
             .current_dir(target::folder())
             .env("PATH", self.venv.path())
             .env("BROKER_URL", url);

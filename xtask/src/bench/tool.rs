@@ -16,6 +16,8 @@ pub(super) enum Tool {
     Nothing,
     /// observer attach
     Observer,
+    /// observer attach --broker worker: with the broker's own account beside it
+    ObserverBroker,
     /// strace -f --seccomp-bpf
     StraceSeccomp,
     /// strace -f
@@ -66,7 +68,11 @@ impl Tool {
                 command.args(words.iter().skip(1));
                 command
             }
-            Self::Observer => observer(lab, words),
+            Self::Observer => observer(lab, &[], words),
+            Self::ObserverBroker => {
+                let management = format!("http://127.0.0.1:{}", lab.broker.management_port());
+                observer(lab, &["--broker", "worker", "--management", &management], words)
+            }
             Self::StraceSeccomp => strace(&["--seccomp-bpf"], &log, words),
             Self::Strace => strace(&[], &log, words),
             Self::Bpftrace => {
@@ -94,6 +100,7 @@ impl fmt::Display for Tool {
         f.pad(match self {
             Self::Nothing => "nothing",
             Self::Observer => "observer",
+            Self::ObserverBroker => "observer --broker",
             Self::StraceSeccomp => "strace -f --seccomp-bpf",
             Self::Strace => "strace -f",
             Self::Bpftrace => "bpftrace",
@@ -101,10 +108,10 @@ impl fmt::Display for Tool {
     }
 }
 
-fn observer(lab: &Lab, words: &[&OsStr]) -> Command {
+fn observer(lab: &Lab, options: &[&str], words: &[&OsStr]) -> Command {
     let mut command = Command::new(&lab.observer);
     command.arg("--state-dir").arg(lab.scratch.path().join("state"));
-    command.args(["attach", "--"]).args(words);
+    command.arg("attach").args(options).arg("--").args(words);
     command.env("OBSERVER_STATS", lab.scratch.path().join("stats.json"));
     command
 }
