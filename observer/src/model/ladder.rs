@@ -99,7 +99,7 @@ pub struct Step {
     pub at_ns: Option<u64>,
     /// The event that proves it.
     pub event: Option<u64>,
-    /// Why it is not observable, or what was seen instead.
+    /// Why it is not observable, what was seen instead, or how exact the time is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -212,7 +212,7 @@ impl Ladders {
             }
             // Consumers run in threads of their own, which start after the imports.
             if mark.tid.0 != pid.0 {
-                self.reach(pid, Rung::Import, mark, None);
+                self.reach(pid, Rung::Import, mark, Some(mark.at_ns));
             }
         }
         let now = Some(mark.at_ns);
@@ -224,7 +224,7 @@ impl Ladders {
                 Method::ConsumeOk { .. } => Rung::Consume,
                 Method::Ack { .. } => {
                     // What is acknowledged was dealt with before; when exactly, no system call tells.
-                    self.reach(pid, Rung::Process, mark, None);
+                    self.reach(pid, Rung::Process, mark, Some(mark.at_ns));
                     Rung::Settle
                 }
                 Method::Nack { .. } | Method::Reject { .. } => Rung::Settle,
@@ -291,7 +291,8 @@ fn steps(model: &Model, pid: Pid, role: Role) -> Vec<Step> {
                     reached: Some(true),
                     at_ns: proof.at_ns,
                     event: Some(proof.event),
-                    why: None,
+                    // Their own moment shows in no system call, only what comes after it.
+                    why: matches!(rung, Rung::Import | Rung::Process).then(|| "at the latest".to_owned()),
                 };
             }
             if let Some(highest) = highest.filter(|highest| *highest > rung && is_implied(rung, *highest)) {
