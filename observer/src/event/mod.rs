@@ -2,7 +2,11 @@
 //! neither eBPF nor SQLite nor the terminal.
 
 pub mod broker;
+mod network;
+mod program;
 
+pub use network::{Address, Direction, Disconnect};
+pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
 use serde::{Deserialize, Serialize};
 
 use broker::{
@@ -428,114 +432,6 @@ pub enum Body {
     BrokerAccess(BrokerAccess),
 }
 
-/// A program that was started, and all it started with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Exec {
-    /// The path as given to `execve`; a script's own path, not its interpreter's.
-    pub path: Known<String>,
-    /// The arguments, whole.
-    pub argv: Known<Vec<String>>,
-    /// The environment, whole, as `NAME=value` strings in their order.
-    pub env: Known<Vec<String>>,
-    /// The working directory.
-    pub cwd: Known<String>,
-    /// The file that runs.
-    pub exe: Known<Executable>,
-    /// Parent process.
-    pub ppid: Pid,
-    /// The thread that called `execve` (it becomes the leader).
-    pub caller: Tid,
-    /// Who it runs as.
-    pub user: Known<User>,
-    /// File mode creation mask.
-    pub umask: Known<u32>,
-    /// Resource limits, in the kernel's order (RLIMIT_CPU first).
-    pub limits: Known<Vec<Limit>>,
-    /// The controlling terminal (`pts0`).
-    pub tty: Known<String>,
-    /// Where descriptors 0, 1 and 2 lead.
-    pub stdio: Vec<Known<FdTarget>>,
-}
-
-/// A file that was executed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Executable {
-    /// Its path.
-    pub path: Known<String>,
-    /// Its device as `major:minor`.
-    pub device: String,
-    /// Its inode number.
-    pub inode: u64,
-}
-
-/// Real and effective ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// Real user id.
-    pub uid: u32,
-    /// Effective user id.
-    pub euid: u32,
-    /// Real group id.
-    pub gid: u32,
-    /// Effective group id.
-    pub egid: u32,
-    /// Supplementary groups.
-    pub groups: Known<Vec<u32>>,
-}
-
-/// One resource limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limit {
-    /// The name as `prlimit` prints it (`NOFILE`).
-    pub name: String,
-    /// Soft limit; `None` is unlimited.
-    pub soft: Option<u64>,
-    /// Hard limit; `None` is unlimited.
-    pub hard: Option<u64>,
-}
-
-/// Where a descriptor leads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FdTarget {
-    /// What it is.
-    pub what: FdKind,
-    /// Path for files, directories and terminals.
-    pub path: Known<String>,
-    /// Inode number: identifies pipes and sockets.
-    pub inode: u64,
-    /// For pipes: processes that hold the other end, found in `/proc` when the event was read.
-    pub other_end: Known<Vec<Holder>>,
-}
-
-/// A process that holds an end of a pipe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The process.
-    pub pid: Pid,
-    /// Its name (`comm`).
-    pub name: String,
-}
-
-/// The kinds of thing a descriptor can lead to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FdKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A terminal.
-    Tty,
-    /// Another character device, `/dev/null` for one.
-    Device,
-    /// A pipe or FIFO.
-    Pipe,
-    /// A socket.
-    Socket,
-    /// Anything else (block device, anonymous inode).
-    Other,
-}
-
 /// Who sent a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
@@ -568,50 +464,6 @@ pub struct FileCall {
     pub duration_ns: u64,
 }
 
-/// A socket address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "family", rename_all = "kebab-case")]
-pub enum Address {
-    /// IPv4 or IPv6.
-    Inet {
-        /// The address.
-        ip: std::net::IpAddr,
-        /// The port.
-        port: u16,
-    },
-    /// A Unix socket; an abstract name starts with `@`, an unnamed one is empty.
-    Unix {
-        /// The path.
-        path: String,
-    },
-    /// Any other family, by its number.
-    Other {
-        /// `AF_*`.
-        number: u32,
-    },
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Inet { ip, port } => std::net::SocketAddr::new(*ip, *port).fmt(f),
-            Self::Unix { path } if path.is_empty() => f.write_str("unix (unnamed)"),
-            Self::Unix { path } => write!(f, "unix {path}"),
-            Self::Other { number } => write!(f, "address family {number}"),
-        }
-    }
-}
-
-/// Which way bytes went, seen from the observed process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Direction {
-    /// It wrote them.
-    Sent,
-    /// It read them.
-    Received,
-}
-
 /// Which output a process wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -622,24 +474,6 @@ pub enum OutputStream {
     Stderr,
     /// A pipe on another descriptor: how a dramatiq worker hands its log lines to its parent.
     Pipe,
-}
-
-/// How a TCP connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Disconnect {
-    /// This side closed or shut down.
-    ByUs,
-    /// The other side closed.
-    ByPeer,
-    /// The other side reset it.
-    ResetByPeer,
-    /// This side reset it (closed with unread data, or lingered for none).
-    ResetByUs,
-    /// The kernel gave up on it (time-out, unreachable).
-    Failed,
-    /// Both sides are done.
-    Closed,
 }
 
 /// The places where an event can be lost.
