@@ -15,7 +15,10 @@ use super::{
     consumer::Consumer,
     link::{Link, LinkId},
 };
-use crate::event::{Address, Known, Pid, SocketId, Tid};
+use crate::{
+    amqp::{conversation::Spoke, method::Side},
+    event::{Address, Known, Pid, SocketId, Tid},
+};
 
 /// The broker tells of a connection when it is asked, which may be a little before a record of it in the kernel is read …
 const EARLY_NS: u64 = 1_000_000_000;
@@ -162,6 +165,7 @@ struct Sides<'a> {
     model: &'a Model,
     ends: Ends<'a>,
     links: HashMap<SocketId, Vec<&'a Link>>,
+    asked: HashMap<&'a str, Vec<&'a Consumer>>,
 }
 
 impl<'a> Sides<'a> {
@@ -179,7 +183,12 @@ impl<'a> Sides<'a> {
         for link in model.amqp.links() {
             links.entry(link.socket).or_default().push(link);
         }
-        Self { model, ends, links }
+        let mut asked: HashMap<&str, Vec<&Consumer>> = HashMap::new();
+        // A tag that is not known yet names nobody.
+        for consumer in model.amqp.consumers.iter().filter(|consumer| !consumer.tag.is_empty()) {
+            asked.entry(&consumer.tag).or_default().push(consumer);
+        }
+        Self { model, ends, links, asked }
     }
 
     fn reconcile(&self) -> Reconciliation {
@@ -203,20 +212,29 @@ impl<'a> Sides<'a> {
             entry.sampled = Some(sampled.clone());
         }
 
-        let placed: HashMap<&str, &Connection> = broker
+        let sockets: HashSet<SocketId> = broker
             .clients()
-            .filter_map(|client| Some((client.name.as_str(), self.connection(client)?)))
+            .filter_map(|client| self.connection(client))
+            .map(|connection| connection.socket)
             .collect();
-        let sockets: HashSet<SocketId> = placed.values().map(|connection| connection.socket).collect();
         // One of ours whose other end is none that the broker told of: addresses are translated between us and it.
-        let is_unplaced =
-            |link: &Link| !link.accepted && link.since_attach && !sockets.contains(&link.socket);
+        let asked_ns = broker.clients().map(|client| client.first_ns).min();
+        let ports: HashSet<Option<u16>> =
+            broker.clients().map(|client| client.port).filter(Option::is_some).collect();
+        let is_unplaced = |link: &Link| {
+            let speaks = [Side::Client, Side::Server].into_iter().any(|side| link.spoke(side) == Spoke::Amqp);
+            !link.accepted
+                && link.since_attach
+                && (speaks || ports.contains(&known_port(&link.peer)))
+                && link.ended_at_ns.is_none_or(|ended_ns| Some(ended_ns) > asked_ns)
+                && !sockets.contains(&link.socket)
+        };
         let translated = amqp.links().any(is_unplaced);
         let mut vhosts: HashMap<SocketId, &str> = HashMap::new();
         let mut heard: HashSet<(LinkId, &str)> = HashSet::new();
         for tap in broker.taps() {
             let client = broker.client(tap);
-            let connection = client.and_then(|client| placed.get(client.name.as_str()).copied());
+            let connection = client.and_then(|client| self.connection(client));
             if let Some(connection) = connection {
                 vhosts.insert(connection.socket, &tap.queue.0);
             }
@@ -291,16 +309,14 @@ impl<'a> Sides<'a> {
         let fits = |asked: &&Consumer| {
             let socket = self.model.amqp.link(asked.connection).map(|link| link.socket);
             let (vhost, queue) = (&tap.queue.0, &tap.queue.1);
-            !asked.tag.is_empty()
-                && asked.tag == tap.tag
-                && asked.queue == *queue
+            asked.queue == *queue
                 && asked.vhost.as_ref().is_none_or(|asked| asked == vhost)
                 && match connection {
                     Some(connection) => socket == Some(connection.socket),
                     None => !is_elsewhere && socket.is_some_and(|socket| !placed.contains(&socket)),
                 }
         };
-        self.model.amqp.consumers.iter().find(fits)
+        self.asked.get(tap.tag.as_str())?.iter().copied().find(fits)
     }
 
     fn holding(&self, connection: &Connection, client: &Client) -> Holder {
