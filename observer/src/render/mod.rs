@@ -8,7 +8,7 @@ pub mod ladder;
 pub mod messages;
 pub mod names;
 pub mod queues;
-mod reconcile;
+pub(crate) mod reconcile;
 pub mod style;
 pub mod summary;
 pub mod timeline;

@@ -107,7 +107,7 @@ fn other(client: &Client) -> String {
 }
 
 /// What there is to say of it in the summary: at most two lines.
-pub(super) fn summary(model: &Reconciliation, started_ns: u64) -> Vec<Line> {
+pub(crate) fn summary(model: &Reconciliation, started_ns: u64) -> Vec<Line> {
     let mut lines = Vec::new();
     let alive = |account: &&Account| dramatiq::queue_kind(&account.name) != QueueKind::Dead;
     let backlog: Vec<&Account> = model.backlog().into_iter().filter(alive).collect();
