@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Pid;
+
 /// A way to learn from a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -82,6 +84,12 @@ pub struct BrokerConnection {
     pub connected_at_ms: Option<u64>,
     /// The cluster's node it is on.
     pub node: Option<String>,
+    /// The process that holds the client's end, when that was found on this machine while the connection was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_pid: Option<Pid>,
+    /// That process's command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_command: Option<Vec<String>>,
     /// Who told.
     pub how: Way,
     /// The observer's own: to be left out of every count.

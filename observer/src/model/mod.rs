@@ -1,6 +1,7 @@
 //! Folds events into what happened. Knows events only: it keeps sums and the few that stand out, never the events themselves.
 
 pub mod amqp;
+pub mod broker;
 pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
@@ -12,12 +13,15 @@ pub mod message;
 pub mod output;
 pub mod process;
 pub mod queue;
+pub mod reconcile;
 pub mod trouble;
 
 #[cfg(test)]
 mod amqp_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod reconcile_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -50,6 +54,8 @@ pub struct Model {
     pub troubles: trouble::Troubles,
     /// What was said in AMQP: connections, consumers, queues, messages.
     pub amqp: amqp::Amqp,
+    /// What the broker says of itself.
+    pub broker: broker::Broker,
     /// How far each process came.
     pub ladders: ladder::Ladders,
 }
@@ -68,6 +74,7 @@ impl Model {
             outputs: output::Outputs::default(),
             troubles: trouble::Troubles::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
+            broker: broker::Broker::default(),
             ladders: ladder::Ladders::default(),
         }
     }
@@ -103,6 +110,7 @@ impl Model {
         let processes = &self.processes;
         self.outputs.add(event, |pid| processes.get(pid).and_then(|process| process.parent));
         self.troubles.add(event);
+        self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;
         ladders.add(id, event);
         amqp.add(id, event, connections, &mut |said| {

@@ -8,6 +8,7 @@ use crate::{
     render::{
         escape,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
+        timeline,
     },
 };
 
@@ -73,6 +74,10 @@ fn describe_connection<'a>(line: &'a mut Line, connection: &BrokerConnection) ->
     }
     if let Some(vhost) = &connection.vhost {
         line.push(DIM, format!(" in {}", escape::quote(vhost)));
+    }
+    if let Some(pid) = connection.local_pid {
+        let command = connection.local_command.as_deref().map_or(String::new(), timeline::command);
+        line.push(PLAIN, format!(" from {pid}")).push(DIM, format!(" {command}"));
     }
     let state = connection.state.as_deref().unwrap_or("there");
     let blocked = state.starts_with("block");

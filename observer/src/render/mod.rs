@@ -8,6 +8,7 @@ pub mod ladder;
 pub mod messages;
 pub mod names;
 pub mod queues;
+pub(crate) mod reconcile;
 pub mod style;
 pub mod summary;
 pub mod timeline;

@@ -1,4 +1,4 @@
-//! Queues as text: who declared them how, who consumes them, who publishes to them. Knows the model; decides nothing.
+//! Queues as text: who declared them how, who consumes them, who publishes to them, what the broker says of them. Knows the model; decides nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,10 @@ use crate::{
         amqp::Mark,
         consumer::{Consumer, How},
         queue::{Answer, Queue, QueueKey},
+        reconcile::{Account, Consumed, Reconciliation},
     },
     render::{
+        reconcile,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN, STRONG},
         units,
     },
@@ -37,8 +39,33 @@ pub fn lines(model: &Model) -> Vec<Line> {
     for key in consumers.keys() {
         queues.entry(key).or_insert(&unseen);
     }
+    let reconciliation = Reconciliation::of(model);
+    let mut accounts: BTreeMap<QueueKey, &Account> = BTreeMap::new();
+    for account in reconciliation.iter().flat_map(|both| &both.queues) {
+        accounts.insert((account.vhost.clone(), account.name.clone()), account);
+    }
+    // A broker has queues of many: those that stand idle and that nobody here speaks of are only counted.
+    let idle = |account: &Account| {
+        account.consumed != Consumed::Observed
+            && account.sampled.as_ref().is_none_or(|one| one.backlog().is_none())
+    };
+    let mut unshown = 0;
+    for (key, account) in &accounts {
+        if queues.contains_key(key) || !idle(account) {
+            queues.entry(key).or_insert(&unseen);
+        } else {
+            unshown += 1;
+        }
+    }
     for (key, queue) in queues {
         block(&mut lines, model.started_ns, key, queue, consumers.get(key).map_or(&[][..], Vec::as_slice));
+        if let Some(account) = accounts.get(key) {
+            lines.extend(reconcile::lines(account, model.started_ns));
+        }
+    }
+    if unshown > 0 {
+        let others = units::counted(unshown, "other queue");
+        lines.push(Line::new().with(DIM, format!("and {others} of the broker, with nothing ready")));
     }
     for (vhost, exchange, routing_key, pid, count) in model.amqp.queues.routes() {
         let vhost = vhost.map_or(String::new(), |vhost| format!(" vhost {vhost}"));

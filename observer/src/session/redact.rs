@@ -140,7 +140,14 @@ impl Redactor {
                     event.bytes = clean;
                 }
             }
-            body => body.broker_texts(&mut |text| self.text(text)),
+            body => {
+                if let Body::BrokerConnection(connection) = body
+                    && let Some(words) = &mut connection.local_command
+                {
+                    self.redact_command(words);
+                }
+                body.broker_texts(&mut |text| self.text(text));
+            }
         }
     }
 

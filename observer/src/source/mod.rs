@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod ebpf;
 pub mod launch;
+mod peer;
 pub mod probe;
 pub mod proc;
 

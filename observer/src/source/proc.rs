@@ -48,7 +48,7 @@ pub fn cmdline(pid: u32) -> Vec<String> {
 }
 
 /// Numeric entries of a directory.
-fn numbers(path: &str) -> Vec<u32> {
+pub(super) fn numbers(path: &str) -> Vec<u32> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
@@ -334,11 +334,11 @@ fn sockets(pid: u32) -> Vec<Body> {
     bodies
 }
 
-const ESTABLISHED: u8 = 1;
+pub(super) const ESTABLISHED: u8 = 1;
 const LISTEN: u8 = 10;
 
 /// The TCP sockets of the network namespace a process is in: inode → (local, peer, state).
-fn tcp_sockets(pid: u32) -> HashMap<u64, (SocketAddr, SocketAddr, u8)> {
+pub(super) fn tcp_sockets(pid: u32) -> HashMap<u64, (SocketAddr, SocketAddr, u8)> {
     let Ok(process) = procfs::process::Process::new(pid as i32) else { return HashMap::new() };
     let entries = process.tcp().into_iter().chain(process.tcp6()).flatten();
     entries

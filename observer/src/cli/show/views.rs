@@ -17,6 +17,7 @@ use crate::{
         amqp::{Link, Mark, Said},
         dramatiq, ladder,
         message::Life,
+        reconcile::{Account, Reconciliation},
     },
     render::{
         conversation::Narrator,
@@ -223,6 +224,8 @@ pub(super) fn document(
                 })
                 .collect();
             json::write(out, &routes)?;
+            write!(out, r#","broker":"#)?;
+            json::write(out, &Reconciliation::of(&model).map(|both| from_broker(&both)))?;
         }
         View::Ladder => {
             fold(session, &mut model, &mut |_| Ok(()), &mut |_| Ok(()))?;
@@ -232,6 +235,22 @@ pub(super) fn document(
     }
     writeln!(out, "}}")?;
     Ok(())
+}
+
+/// The broker's account beside what was observed; `null` where the broker told nothing.
+fn from_broker(both: &Reconciliation) -> serde_json::Value {
+    let name = |account: &Account| serde_json::json!({"vhost": account.vhost, "name": account.name});
+    let competing = both.competing().map(|account| {
+        let mut named = name(account);
+        named["consumers"] = serde_json::json!(account.competitors().collect::<Vec<_>>());
+        named
+    });
+    serde_json::json!({
+        "queues": both.queues,
+        "backlog": both.backlog().into_iter().map(name).collect::<Vec<_>>(),
+        "consumed": both.consumed().map(name).collect::<Vec<_>>(),
+        "competing": competing.collect::<Vec<_>>(),
+    })
 }
 
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use crate::{
     event::{NoteLevel, Pid},
-    model::{Model, ladder},
+    model::{Model, ladder, reconcile::Reconciliation},
     render::{
         style::{BAD, DIM, GOOD, Line, ODD, PLAIN, STRONG},
         timeline, units,
@@ -57,9 +57,10 @@ pub fn write(
     let mut sections = vec![
         section("session", screen.headline(), 3),
         section("processes", screen.processes(), processes::MAX_LINES),
-        section("imports", screen.imports(), 5),
-        section("connections", screen.connections(), 5),
+        section("imports", screen.imports(), 4),
+        section("connections", screen.connections(), 4),
         section("ladder", screen.ladder(), 3),
+        section("queues", screen.queues(), 2),
         section("trouble", screen.trouble(), 3),
         section("waiting", screen.waiting(), 2),
         Section { keeps_end: true, ..section("output", screen.output(), 5) },
@@ -154,6 +155,12 @@ impl Screen<'_> {
         let mut ladders = ladder::ladders(self.model);
         ladders.sort_by_key(|ladder| ladder.rungs.iter().filter(|step| step.reached == Some(true)).count());
         ladders.iter().flat_map(|one| crate::render::ladder::fitted(one, self.columns)).collect()
+    }
+
+    /// What waits where nobody observed consumes, and who else consumes what is ours.
+    fn queues(&self) -> Vec<Line> {
+        let both = Reconciliation::of(self.model);
+        both.map_or_else(Vec::new, |both| crate::render::reconcile::summary(&both, self.model.started_ns))
     }
 
     fn output(&self) -> Vec<Line> {

@@ -136,6 +136,8 @@ fn brokers() -> [Body; 7] {
             channels: Some(1),
             connected_at_ms: Some(u64::MAX),
             node: None,
+            local_pid: Some(Pid(9)),
+            local_command: Some(vec!["python".into(), "rival.py".into()]),
             how: Way::Events,
             ours: true,
         })),

@@ -230,3 +230,19 @@ fn the_key_is_made_once_for_a_directory() {
     assert_eq!(marks.len(), 1);
     assert_eq!(dir.path().read_dir().unwrap().count(), 1, "nothing else is left");
 }
+
+#[test]
+fn the_command_line_of_a_rival_keeps_no_secret() {
+    let Some(Body::BrokerConnection(mut rival)) =
+        bodies::all().into_iter().find(|body| body.kind() == "broker-connection")
+    else {
+        panic!()
+    };
+    rival.local_command =
+        Some(["rival.py", "--password", "hunter2", "amqp://shop:s3cr3t-x@h/"].map(str::to_owned).to_vec());
+    let mut event = event(1, Body::BrokerConnection(rival));
+    redactor().redact_event(&mut event);
+    let text = format!("{event:?}");
+    assert!(text.contains("rival.py") && text.contains("«redacted:"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains("s3cr3t-x"), "{text}");
+}

@@ -149,6 +149,8 @@ fn connection(seen: &Facts<'_>, present: bool) -> BrokerConnection {
         channels: None,
         connected_at_ms: seen.number("connected_at"),
         node: seen.text("node"),
+        local_pid: None,
+        local_command: None,
         how: Way::Events,
         ours,
     }

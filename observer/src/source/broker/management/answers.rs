@@ -108,6 +108,8 @@ impl Connection {
             channels: self.channels,
             connected_at_ms: self.connected_at,
             node: self.node,
+            local_pid: None,
+            local_command: None,
             how: Way::Management,
             ours,
         })

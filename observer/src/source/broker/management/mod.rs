@@ -2,12 +2,14 @@
 //! tracing on and off again when that was asked for.
 
 mod answers;
+mod local;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use answers::{Connection, Consumer, Facts, Node, Overview, Queue, Vhost, Whoami, list};
+use local::Locals;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
@@ -48,6 +50,7 @@ struct NoAnswer {
 #[derive(Default)]
 struct Told {
     connections: BTreeMap<String, Body>,
+    locals: Locals,
     consumers: BTreeMap<String, Body>,
     queues: BTreeMap<String, Body>,
     alarms: BTreeMap<String, Body>,
@@ -99,8 +102,9 @@ impl Management {
 
         // Connections first: by them we know which consumers are our own.
         if let Some(answer) = self.part(client, "connections", &mut refused).await {
-            let all: Vec<_> =
+            let mut all: Vec<_> =
                 list::<Connection>(answer).into_iter().filter_map(Connection::into_event).collect();
+            told.locals.name(&mut all).await;
             self.sink.ours().connections = all
                 .iter()
                 .filter(|connection| connection.ours)
