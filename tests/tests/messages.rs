@@ -148,6 +148,7 @@ fn a_canary_is_followed_to_its_end() {
     let [passage] = followed["life"]["passages"].as_array().unwrap().as_slice() else { panic!("{canary}") };
     assert_eq!(passage["queue"], "default");
     assert_eq!(passage["published"], Value::Null, "it was not an observed process that sent it");
+    assert!(canary["sent_at_ns"].as_u64() < passage["delivered"]["at_ns"].as_u64(), "{canary}");
     assert!(passage["delivered"]["at_ns"].as_u64() < passage["settled"]["at_ns"].as_u64(), "{canary}");
 
     let told = send(&[], "default");

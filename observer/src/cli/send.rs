@@ -117,6 +117,8 @@ struct Report<'a> {
     queue: &'a str,
     actor: &'a str,
     message_timestamp_ms: u64,
+    /// When it was about to be sent, on the clock of the sessions.
+    sent_at_ns: u64,
     /// `None` when nothing was being recorded, or it was not asked for.
     followed: Option<Followed<'a>>,
 }
@@ -148,8 +150,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
             Follower::find(&context.open_state_dir()?, args.session.as_deref(), &canary.message_id)
         })?,
     };
-    send(url, &args.queue, &body)?;
-    let sent_ns = monotonic_ns();
+    let sent_at_ns = send(url, &args.queue, &body)?;
 
     let (id, queue, actor) = (&canary.message_id, printable(&args.queue), printable(&args.actor));
     let is_text = context.format == Format::Text;
@@ -159,7 +160,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let mut until = None;
     if let Some(follower) = &mut follower {
         let tell = &mut |line: &Line| if is_text { line_out(line, context) } else { Ok(()) };
-        let at = units::moment(sent_ns, follower.started_ns());
+        let at = units::moment(sent_at_ns, follower.started_ns());
         tell(&Line::new().with(DIM, format!("followed in session {}", follower.session())))?;
         tell(
             &Line::new().with(DIM, format!("{at:>14}  ")).with(PLAIN, format!("published to {}", args.queue)),
@@ -177,6 +178,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
                 queue: &args.queue,
                 actor: &args.actor,
                 message_timestamp_ms: canary.message_timestamp,
+                sent_at_ns,
                 followed: followed.map(|(follower, until)| Followed {
                     session: follower.session(),
                     until,
@@ -217,8 +219,8 @@ fn last_words(followed: Option<(&Follower, Until)>, id: &str, timeout_ns: u64) -
     format!("{why}: {standing}\nlook at who consumes what: observer show {session} --queues\n")
 }
 
-/// Publishes, and waits for the broker's word.
-fn send(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
+/// Publishes, and waits for the broker's word. Answers when it published, in nanoseconds on `CLOCK_MONOTONIC`.
+fn send(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -245,7 +247,7 @@ fn address(url: &str) -> String {
     printable(rest.rsplit_once('@').map_or(rest, |(_, address)| address))
 }
 
-async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
+async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<u64> {
     let url = if url.contains("://") { url.to_owned() } else { format!("amqp://{url}") };
     // The parser's own error may quote the password.
     let uri: AMQPUri = url
@@ -260,6 +262,8 @@ async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(refused)?;
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let persistent = BasicProperties::default().with_delivery_mode(2);
+    // Before: it may be delivered before we are told that it is there.
+    let at_ns = monotonic_ns();
     let confirm = channel
         .basic_publish("".into(), queue.into(), options, body, persistent)
         .await
@@ -267,7 +271,7 @@ async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
         .await
         .map_err(refused)?;
     let answer = match confirm {
-        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(None) => Ok(at_ns),
         Confirmation::Ack(Some(_)) => Err(anyhow!(
             "there is no such queue in this virtual host; look at the queues with: rabbitmqctl list_queues -p VHOST"
         )),
