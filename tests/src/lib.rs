@@ -10,4 +10,5 @@ pub mod scene;
 pub mod strace;
 pub mod streams;
 pub mod target;
+pub mod tshark;
 pub mod venv;

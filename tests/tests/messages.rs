@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -133,24 +133,51 @@ fn a_canary_is_followed_to_its_end() {
         let queues = broker.ctl(&["list_queues", "name", "consumers", "--no-table-headers"]).unwrap();
         queues.lines().any(|line| line == "default\t1").then_some(())
     });
-    let send = |queue: &str| {
-        let words = ["--format", "json", "send", queue, "count_words", "a canary sings"];
+    let send = |options: &[&str], queue: &str| {
+        let words = [options, &["send", queue, "count_words", "a canary sings"]].concat();
         state.verb(&words).unwrap().env("OBSERVER_BROKER", broker.url()).output().unwrap()
     };
-    let sent = send("default");
+    let report = |sent: &Output| serde_json::from_slice::<Value>(&sent.stdout).unwrap();
+
+    let sent = send(&["--format", "json"], "default");
     assert!(sent.status.success(), "{}", tests::observe::said(&sent));
-    let report: Value = serde_json::from_slice(&sent.stdout).unwrap();
-    let id = report["message_id"].as_str().unwrap();
-    let nowhere = send("nowhere");
+    let canary = report(&sent);
+    let id = canary["message_id"].as_str().unwrap();
+    let followed = &canary["followed"];
+    assert_eq!((&followed["until"], &followed["state"]), (&"settled".into(), &"acked".into()), "{canary}");
+    let [passage] = followed["life"]["passages"].as_array().unwrap().as_slice() else { panic!("{canary}") };
+    assert_eq!(passage["queue"], "default");
+    assert_eq!(passage["published"], Value::Null, "it was not an observed process that sent it");
+    assert!(canary["sent_at_ns"].as_u64() < passage["delivered"]["at_ns"].as_u64(), "{canary}");
+    assert!(passage["delivered"]["at_ns"].as_u64() < passage["settled"]["at_ns"].as_u64(), "{canary}");
+
+    let told = send(&[], "default");
+    let text = String::from_utf8(told.stdout.clone()).unwrap();
+    assert!(told.status.success(), "{text}{}", tests::observe::said(&told));
+    let steps: Vec<usize> = ["  published to default", "  delivered from default to ", "  acked after "]
+        .iter()
+        .map(|step| text.find(step).unwrap_or_else(|| panic!("{step}: {text}")))
+        .collect();
+    assert!(steps.is_sorted() && text.ends_with('\n'), "{text}");
+
+    let nowhere = send(&[], "nowhere");
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(tests::observe::said(&nowhere).contains("no such queue"), "{}", tests::observe::said(&nowhere));
+    // Nobody consumes the dead letters.
+    let words = ["--format", "json", "send", "default.XQ", "count_words", "unheard", "--timeout", "700ms"];
+    let unheard = state.verb(&words).unwrap().env("OBSERVER_BROKER", broker.url()).output().unwrap();
+    assert_eq!(unheard.status.code(), Some(1));
+    let followed = &report(&unheard)["followed"];
+    assert_eq!((&followed["until"], &followed["life"]), (&"timeout".into(), &Value::Null), "{followed}");
 
     // The session is read while it is being recorded.
-    let life = deadline::until("the canary is acknowledged", LIMIT, || {
-        let shown = state.show(&["--messages", "--message", id]).unwrap();
-        shown["messages"].get(0).filter(|life| life["state"] == "acked").cloned()
-    });
-    assert_eq!(life["actor"], "count_words");
-    assert_eq!(life["passages"][0]["published"], Value::Null, "it was not an observed process that sent it");
+    let shown = state.show(&["--messages", "--message", id]).unwrap();
+    let life = &shown["messages"][0];
+    assert_eq!((&life["state"], &life["actor"]), (&"acked".into(), &"count_words".into()));
+    assert_eq!(life["is_canary"], true);
     end(observer);
+
+    let unfollowed = send(&["--format", "json"], "default");
+    assert!(unfollowed.status.success(), "{}", tests::observe::said(&unfollowed));
+    assert_eq!(report(&unfollowed)["followed"], Value::Null, "nothing is being recorded any more");
 }

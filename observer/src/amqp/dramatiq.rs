@@ -7,6 +7,9 @@ pub use mask::{BodyMasker, mask_body};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The option that marks a canary. Options are the application's: dramatiq passes on those it does not know.
+pub const CANARY: &str = "observer_canary";
+
 /// A dramatiq message (dramatiq 2.2, `dramatiq/message.py`), without its arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,6 +28,8 @@ pub struct DramatiqMessage {
     pub eta_ms: Option<u64>,
     /// The last failure's traceback.
     pub traceback: Option<String>,
+    /// Whether `observer send` sent it (or it is a retry of one that it sent).
+    pub is_canary: bool,
     /// The body was cut off: what is missing here may have been in the rest.
     pub is_partial: bool,
 }
@@ -91,6 +96,7 @@ impl DramatiqMessage {
             retries: option("retries").and_then(Value::as_u64),
             eta_ms: option("eta").and_then(Value::as_u64),
             traceback: option("traceback").and_then(Value::as_str).map(str::to_owned),
+            is_canary: option(CANARY).and_then(Value::as_bool) == Some(true),
             message_id: text(raw.message_id),
             actor_name: text(raw.actor_name),
             queue_name: text(raw.queue_name),

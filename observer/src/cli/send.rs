@@ -1,5 +1,7 @@
-//! `observer send`: publishes one dramatiq message, marked as a canary, and says how to follow it. Knows dramatiq's encoding and a
-//! broker; nothing of sessions.
+//! `observer send`: publishes one dramatiq message, marked as a canary, and follows it to its end where that is being recorded. Knows
+//! dramatiq's encoding and a broker; of sessions only that one can be followed.
+
+mod follow;
 
 use std::{
     io::{self, Write as _},
@@ -15,18 +17,29 @@ use lapin::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Context, ExitStatus, Format, print, printable};
+use follow::{Follower, Until};
+
+use super::{Context, ExitStatus, Format, print, printable, progress};
+use crate::{
+    amqp::dramatiq::CANARY,
+    model::message::Life,
+    render::{
+        style::{DIM, Line, PLAIN},
+        units,
+    },
+    source::proc::monotonic_ns,
+};
 
 /// A broker that does not answer in this time does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Send a message to an actor, marked as a canary.
 ///
-/// It runs as any other message of that actor does: choose one that does no harm. The broker confirms that a queue has it; what
-/// becomes of it is seen in a session that is recording the worker.
+/// It runs as any other message of that actor does: choose one that does no harm. The broker confirms that a queue has it. While a
+/// session records the worker, the message is followed there until it is settled.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer send default count_words 'to be or not to be' --broker amqp://guest:guest@127.0.0.1\n  observer send default add 1 2 --kwargs '{\"carry\": true}'\n\nExit status: 0 when a queue has the message, 1 when not."
+    after_help = "Examples:\n  observer send default count_words 'to be or not to be' --broker amqp://guest:guest@127.0.0.1\n  observer send default add 1 2 --kwargs '{\"carry\": true}'\n\nExit status: 0 when the message was acknowledged (when nothing is followed: when a queue has it), 1 when not."
 )]
 pub struct Args {
     /// The queue
@@ -42,6 +55,15 @@ pub struct Args {
     /// The broker (amqp://user:password@host:port/vhost)
     #[arg(long, value_name = "URL", env = "OBSERVER_BROKER", hide_env_values = true)]
     pub broker: Option<String>,
+    /// The session to follow it in [default: the newest that is being recorded]
+    #[arg(long, value_name = "N", conflicts_with = "no_follow")]
+    pub session: Option<String>,
+    /// How long to follow it (10s, 2m)
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::parse_duration_ns, conflicts_with = "no_follow")]
+    pub timeout: u64,
+    /// Only send it
+    #[arg(long)]
+    pub no_follow: bool,
 }
 
 /// A message as dramatiq's JSON encoder writes it (dramatiq 2.2, `message.py`): the fields in their order.
@@ -51,15 +73,9 @@ struct Canary<'a> {
     actor_name: &'a str,
     args: Vec<Value>,
     kwargs: Map<String, Value>,
-    options: Options,
+    options: Map<String, Value>,
     message_id: String,
     message_timestamp: u64,
-}
-
-/// The options of a message are the application's: dramatiq passes on what it does not know.
-#[derive(Debug, Serialize)]
-struct Options {
-    observer_canary: bool,
 }
 
 impl<'a> Canary<'a> {
@@ -77,7 +93,7 @@ impl<'a> Canary<'a> {
             actor_name: &args.actor,
             args: args.args.iter().map(value).collect(),
             kwargs,
-            options: Options { observer_canary: true },
+            options: Map::from_iter([(CANARY.to_owned(), Value::Bool(true))]),
             message_id: uuid4()?,
             message_timestamp: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         })
@@ -101,12 +117,25 @@ struct Report<'a> {
     queue: &'a str,
     actor: &'a str,
     message_timestamp_ms: u64,
+    /// When it was about to be sent, on the clock of the sessions.
+    sent_at_ns: u64,
+    /// `None` when nothing was being recorded, or it was not asked for.
+    followed: Option<Followed<'a>>,
 }
 
-/// Sends.
+#[derive(Debug, Serialize)]
+struct Followed<'a> {
+    session: &'a str,
+    until: Until,
+    /// As in `observer.show-messages/1`; `None` when no recorded process was given the message.
+    state: Option<&'static str>,
+    life: Option<&'a Life>,
+}
+
+/// Sends, and follows.
 ///
 /// # Errors
-/// When the broker cannot be reached or refuses us, and when no queue takes the message.
+/// When the broker cannot be reached or refuses us, when no queue takes the message, and when the session cannot be read.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let url = args
         .broker
@@ -114,11 +143,89 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         .context("cannot send: no broker is named; give --broker URL or set OBSERVER_BROKER")?;
     let canary = Canary::new(args)?;
     let body = serde_json::to_vec(&canary).context("cannot encode the message")?;
+    // Before it is sent: what was recorded until now takes its time to read.
+    let mut follower = match args.no_follow {
+        true => None,
+        false => progress::while_slow("reading the session", || {
+            Follower::find(&context.open_state_dir()?, args.session.as_deref(), &canary.message_id)
+        })?,
+    };
+    let sent_at_ns = send(url, &args.queue, &body)?;
+
+    let (id, queue, actor) = (&canary.message_id, printable(&args.queue), printable(&args.actor));
+    let is_text = context.format == Format::Text;
+    if is_text {
+        print(&format!("{id}\nsent to actor {actor} in queue {queue}; the broker has it\n"))?;
+    }
+    let mut until = None;
+    if let Some(follower) = &mut follower {
+        let tell = &mut |line: &Line| if is_text { line_out(line, context) } else { Ok(()) };
+        let at = units::moment(sent_at_ns, follower.started_ns());
+        tell(&Line::new().with(DIM, format!("followed in session {}", follower.session())))?;
+        tell(
+            &Line::new().with(DIM, format!("{at:>14}  ")).with(PLAIN, format!("published to {}", args.queue)),
+        )?;
+        until = Some(follower.follow(Duration::from_nanos(args.timeout), tell)?);
+    }
+    let followed = follower.as_ref().zip(until);
+    match context.format {
+        Format::Text => print(&last_words(followed, id, args.timeout))?,
+        Format::Json => {
+            let mut out = Vec::new();
+            let report = Report {
+                schema: "observer.send/1",
+                message_id: id,
+                queue: &args.queue,
+                actor: &args.actor,
+                message_timestamp_ms: canary.message_timestamp,
+                sent_at_ns,
+                followed: followed.map(|(follower, until)| Followed {
+                    session: follower.session(),
+                    until,
+                    state: follower.life().map(Life::state),
+                    life: follower.life(),
+                }),
+            };
+            crate::render::json::write(&mut out, &report)?;
+            out.write_all(b"\n")?;
+            io::stdout().write_all(&out)?;
+        }
+    }
+    let is_well = followed.is_none_or(|(follower, until)| until == Until::Settled && follower.is_acked());
+    Ok(if is_well { ExitStatus::SUCCESS } else { ExitStatus::FAILURE })
+}
+
+/// Text goes out line by line: whoever waits sees each step.
+fn line_out(line: &Line, context: &Context) -> anyhow::Result<()> {
+    let mut out = Vec::new();
+    line.write(&mut out, None)?;
+    let text = String::from_utf8_lossy(&out).into_owned();
+    Ok(print(&if context.color { text } else { anstream::adapter::strip_str(&text).to_string() })?)
+}
+
+/// What to say when it is over: nothing, when the steps said it all.
+fn last_words(followed: Option<(&Follower, Until)>, id: &str, timeout_ns: u64) -> String {
+    let Some((follower, until)) = followed else {
+        return format!(
+            "follow it in a session that records the worker: observer show @ --messages --message {id}\n"
+        );
+    };
+    let why = match until {
+        Until::Settled => return String::new(),
+        Until::Timeout => format!("not settled after {}", units::duration(timeout_ns)),
+        Until::RecordingEnded => "not settled when the recording ended".to_owned(),
+    };
+    let (standing, session) = (printable(&follower.standing()), printable(follower.session()));
+    format!("{why}: {standing}\nlook at who consumes what: observer show {session} --queues\n")
+}
+
+/// Publishes, and waits for the broker's word. Answers when it published, in nanoseconds on `CLOCK_MONOTONIC`.
+fn send(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the client's event loop")?;
-    let published = async { tokio::time::timeout(PATIENCE, publish(url, &args.queue, &body)).await };
+    let published = async { tokio::time::timeout(PATIENCE, publish(url, queue, body)).await };
     // Errors name the broker by its address alone: its URL holds a password.
     let broker = address(url);
     runtime
@@ -129,28 +236,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
                 PATIENCE.as_secs()
             )
         })?
-        .with_context(|| format!("cannot send to queue {} at {broker}", printable(&args.queue)))?;
-
-    let (id, queue, actor) = (&canary.message_id, printable(&args.queue), printable(&args.actor));
-    match context.format {
-        Format::Text => print(&format!(
-            "{id}\nsent to actor {actor} in queue {queue}; the broker has it\nfollow it in a session that records the worker: observer show @ --messages --message {id}\n"
-        ))?,
-        Format::Json => {
-            let mut out = Vec::new();
-            let report = Report {
-                schema: "observer.send/1",
-                message_id: id,
-                queue: &args.queue,
-                actor: &args.actor,
-                message_timestamp_ms: canary.message_timestamp,
-            };
-            crate::render::json::write(&mut out, &report)?;
-            out.write_all(b"\n")?;
-            io::stdout().write_all(&out)?;
-        }
-    }
-    Ok(ExitStatus::SUCCESS)
+        .with_context(|| format!("cannot send to queue {} at {broker}", printable(queue)))
 }
 
 /// A broker's URL without user, password and options.
@@ -161,7 +247,7 @@ fn address(url: &str) -> String {
     printable(rest.rsplit_once('@').map_or(rest, |(_, address)| address))
 }
 
-async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
+async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<u64> {
     let url = if url.contains("://") { url.to_owned() } else { format!("amqp://{url}") };
     // The parser's own error may quote the password.
     let uri: AMQPUri = url
@@ -176,6 +262,8 @@ async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(refused)?;
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let persistent = BasicProperties::default().with_delivery_mode(2);
+    // Before: it may be delivered before we are told that it is there.
+    let at_ns = monotonic_ns();
     let confirm = channel
         .basic_publish("".into(), queue.into(), options, body, persistent)
         .await
@@ -183,7 +271,7 @@ async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<()> {
         .await
         .map_err(refused)?;
     let answer = match confirm {
-        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(None) => Ok(at_ns),
         Confirmation::Ack(Some(_)) => Err(anyhow!(
             "there is no such queue in this virtual host; look at the queues with: rabbitmqctl list_queues -p VHOST"
         )),

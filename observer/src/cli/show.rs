@@ -91,6 +91,7 @@ impl Args {
             path_contains: self.path.clone(),
             from_ns: self.from,
             to_ns: self.to,
+            after_id: None,
             limit: None,
         }
     }

@@ -229,6 +229,29 @@ fn settled_messages_leave_the_heap() {
     assert_eq!(model.amqp.lives.held(), 0);
 }
 
+#[test]
+fn deliveries_that_are_never_settled_do_not_grow_without_end() {
+    let (mut events, _, mut worker) = pair();
+    let mut model = Model::with_lives(STARTED_NS);
+    let mut id = 0;
+    for tag in 1..=100_007_u64 {
+        worker.received(&mut events, 10_000 + tag, &deliver(tag, "default", false, ""));
+        for event in events.drain(..) {
+            id += 1;
+            model.add(id, &event);
+        }
+        model.amqp.lives.take_done();
+    }
+    assert_eq!(model.amqp.lives.totals.untracked, 7, "the seven oldest are forgotten, and counted");
+    // Of those seven, whatever comes is not news of a delivery that was missed.
+    worker.sent(&mut events, 900_000, &ack(3, false));
+    worker.sent(&mut events, 900_001, &ack(8, false));
+    worker.sent(&mut events, 900_002, &ack(0, true));
+    events.iter().for_each(|event| model.add(id + 1, event));
+    let totals = model.amqp.lives.totals;
+    assert_eq!((totals.delivered, totals.acked, totals.unknown_tags), (100_007, 100_000, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -70,6 +70,7 @@ pub fn identify(message: &Message) -> Identity {
     Identity {
         message_id: body.message_id.or_else(amqp_id),
         actor: body.actor_name,
+        is_canary: body.is_canary,
         retries: body.retries,
         eta_ms: body.eta_ms,
         failure: body.traceback.as_deref().and_then(exception),

@@ -15,6 +15,9 @@ use crate::amqp::message::{Carriage, Message};
 
 /// Lives not over yet; beyond so many the oldest is handed out as it is. Half a kilobyte each.
 const MAX_OPEN: usize = 100_000;
+/// Deliveries without settlement, and publishes without confirm, that one channel may have; beyond so many the oldest is forgotten. A
+/// consumer without a prefetch limit that never acknowledges would else grow without end.
+const MAX_WAITING: usize = 100_000;
 /// A life that is over is kept for so long: a send may return, and so be told, after the delivery and the settlement it caused.
 const REST_NS: u64 = 1_000_000_000;
 /// A publish may be told so much later than the delivery it caused.
@@ -31,14 +34,44 @@ pub(super) struct Delivered {
 
 type At = (LinkId, u16);
 
+/// What waits for an answer on one channel, by delivery tag or publish number.
+#[derive(Debug, Default)]
+struct Waiting {
+    places: BTreeMap<u64, Place>,
+    /// Up to here, some were forgotten.
+    forgotten_to: u64,
+}
+
+impl Waiting {
+    /// Puts one in; answers the one that was forgotten for it.
+    fn insert(&mut self, tag: u64, place: Place) -> Option<Place> {
+        self.places.insert(tag, place);
+        if self.places.len() <= MAX_WAITING {
+            return None;
+        }
+        let (tag, place) = self.places.pop_first()?;
+        self.forgotten_to = self.forgotten_to.max(tag);
+        Some(place)
+    }
+
+    /// Takes one, or all up to it (0: all, as AMQP 0-9-1 says of `multiple`).
+    fn take(&mut self, tag: u64, multiple: bool) -> Vec<Place> {
+        if !multiple {
+            return self.places.remove(&tag).into_iter().collect();
+        }
+        let after = if tag == 0 { BTreeMap::new() } else { self.places.split_off(&(tag.saturating_add(1))) };
+        std::mem::replace(&mut self.places, after).into_values().collect()
+    }
+}
+
 /// The messages under way.
 #[derive(Debug)]
 pub struct Lives {
     identify: Identify,
     open: BTreeMap<u64, Life>,
     by_id: HashMap<String, u64>,
-    unsettled: BTreeMap<At, BTreeMap<u64, Place>>,
-    unconfirmed: BTreeMap<At, BTreeMap<u64, Place>>,
+    unsettled: BTreeMap<At, Waiting>,
+    unconfirmed: BTreeMap<At, Waiting>,
     /// Lives that are over, and since when.
     resting: VecDeque<(u64, u64)>,
     now_ns: u64,
@@ -66,6 +99,11 @@ impl Lives {
             done: Vec::new(),
             totals: Totals::default(),
         }
+    }
+
+    /// The life of the message with this identifier, while it is on the heap.
+    pub fn find(&self, message_id: &str) -> Option<&Life> {
+        self.open.get(self.by_id.get(message_id)?)
     }
 
     /// The lives that are over, or were handed out early, since the last call; in the order they ended.
@@ -137,8 +175,10 @@ impl Lives {
                 ..Passage::default()
             })
         };
-        if let Some(sequence) = sequence {
-            self.unconfirmed.entry(at).or_default().insert(sequence, place);
+        if let Some(sequence) = sequence
+            && let Some(forgotten) = self.unconfirmed.entry(at).or_default().insert(sequence, place)
+        {
+            self.confirm_one(forgotten, None);
         }
         self.look(number);
     }
@@ -192,7 +232,8 @@ impl Lives {
         if delivered.no_ack {
             self.settle_one(place, Settled::Automatic, mark, queues);
         } else {
-            self.unsettled.entry(at).or_default().insert(delivered.delivery_tag, place);
+            let forgotten = self.unsettled.entry(at).or_default().insert(delivered.delivery_tag, place);
+            self.totals.untracked += u64::from(forgotten.is_some());
         }
         self.look(number);
     }
@@ -206,9 +247,9 @@ impl Lives {
         mark: Mark,
         queues: &mut Queues,
     ) {
-        let tags = self.unsettled.entry(at).or_default();
-        let settled = take(tags, tag, multiple);
-        if settled.is_empty() && !multiple {
+        let waiting = self.unsettled.entry(at).or_default();
+        let settled = waiting.take(tag, multiple);
+        if settled.is_empty() && !multiple && tag > waiting.forgotten_to {
             self.totals.unknown_tags += 1;
         }
         for place in settled {
@@ -219,7 +260,7 @@ impl Lives {
     /// A channel is gone, or gives back what it holds: the broker puts it back.
     pub(super) fn channel_over(&mut self, at: At, mark: Mark, queues: &mut Queues) {
         self.unconfirmed_over(at);
-        for place in self.unsettled.remove(&at).unwrap_or_default().into_values() {
+        for place in self.unsettled.remove(&at).unwrap_or_default().places.into_values() {
             self.settle_one(place, Settled::Returned, mark, queues);
         }
     }
@@ -235,7 +276,7 @@ impl Lives {
 
     /// The broker's word on a publish.
     pub(super) fn confirm(&mut self, at: At, sequence: u64, multiple: bool, taken: bool) {
-        let places = self.unconfirmed.get_mut(&at).map(|waiting| take(waiting, sequence, multiple));
+        let places = self.unconfirmed.get_mut(&at).map(|waiting| waiting.take(sequence, multiple));
         for place in places.unwrap_or_default() {
             self.confirm_one(place, Some(if taken { Confirmed::Taken } else { Confirmed::Refused }));
         }
@@ -261,7 +302,7 @@ impl Lives {
     }
 
     fn unconfirmed_over(&mut self, at: At) {
-        for place in self.unconfirmed.remove(&at).unwrap_or_default().into_values() {
+        for place in self.unconfirmed.remove(&at).unwrap_or_default().places.into_values() {
             self.confirm_one(place, None);
         }
     }
@@ -299,6 +340,10 @@ impl Lives {
         if let Some(id) = &identity.message_id
             && let Some(number) = self.by_id.get(id)
         {
+            if let Some(life) = self.open.get_mut(number) {
+                // The marker of one that was cut off may be in the rest.
+                life.is_canary |= identity.is_canary;
+            }
             return *number;
         }
         if self.open.len() >= MAX_OPEN
@@ -317,6 +362,7 @@ impl Lives {
             number: self.next,
             message_id: identity.message_id.clone(),
             actor: identity.actor.clone(),
+            is_canary: identity.is_canary,
             vhost,
             passages: VecDeque::new(),
             left_out: 0,
@@ -347,13 +393,4 @@ impl Lives {
             self.done.push(life);
         }
     }
-}
-
-/// Takes one, or all up to it (0: all, as AMQP 0-9-1 says of `multiple`).
-fn take(waiting: &mut BTreeMap<u64, Place>, tag: u64, multiple: bool) -> Vec<Place> {
-    if !multiple {
-        return waiting.remove(&tag).into_iter().collect();
-    }
-    let after = if tag == 0 { BTreeMap::new() } else { waiting.split_off(&(tag + 1)) };
-    std::mem::replace(waiting, after).into_values().collect()
 }

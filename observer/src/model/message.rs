@@ -20,6 +20,8 @@ pub struct Identity {
     pub message_id: Option<String>,
     /// What is to be run.
     pub actor: Option<String>,
+    /// Whether it was sent to see what becomes of it.
+    pub is_canary: bool,
     /// How often it was retried.
     pub retries: Option<u64>,
     /// When it is due, in milliseconds since 1970.
@@ -148,6 +150,8 @@ pub struct Life {
     pub message_id: Option<String>,
     /// What is to be run.
     pub actor: Option<String>,
+    /// Whether it was sent to see what becomes of it.
+    pub is_canary: bool,
     /// The virtual host, where known.
     pub vhost: Option<String>,
     /// Its ways through queues, in order.
@@ -178,7 +182,7 @@ impl Life {
     }
 
     /// Whether something of it is still to come.
-    pub(super) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         // Without an identifier nobody could join what comes later.
         if self.message_id.is_none() {
             return self.passages.iter().any(|passage| {
@@ -221,6 +225,8 @@ pub struct Totals {
     pub returned: u64,
     /// Settlements of a delivery that was not seen.
     pub unknown_tags: u64,
+    /// Deliveries whose settlement cannot be told, because too many were unsettled on their channel.
+    pub untracked: u64,
     /// Messages whose method was not seen.
     pub unidentified: u64,
     /// Lives handed out before they were over, because there were too many: what comes of them later begins another.

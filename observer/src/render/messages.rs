@@ -49,6 +49,9 @@ pub fn lines(life: &Life, started_ns: u64, whole_id: bool) -> Vec<Line> {
         field(&mut line, NAME, id, ID_COLUMNS);
         field(&mut line, PLAIN, actor, ACTOR_COLUMNS);
         passed(&mut line, passage, started_ns);
+        if index == 0 && life.is_canary {
+            line.push(NAME, ", a canary");
+        }
         lines.push(line);
     }
     lines
@@ -134,6 +137,7 @@ pub fn totals(totals: &Totals) -> Line {
         (returned, "given back"),
         (redelivered, "redelivered"),
         (&totals.unknown_tags, "settlements of deliveries that were not seen"),
+        (&totals.untracked, "whose settlement cannot be told: too many unsettled on their channel"),
         (&totals.unidentified, "whose method was not seen"),
         (&totals.cut_short, "shown before their end: too many at a time"),
     ] {

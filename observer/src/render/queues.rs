@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A process and its thread: `3864/3871`.
-pub(super) fn who(mark: Mark) -> String {
+pub(crate) fn who(mark: Mark) -> String {
     if mark.tid.0 == 0 || mark.tid.0 == mark.pid.0 {
         mark.pid.to_string()
     } else {

@@ -175,6 +175,12 @@ fn spoken() -> Vec<Event> {
     wire.sent(&mut all, 460_000, &wire::publish("default.DQ", &failed));
     wire.sent(&mut all, 461_000, &wire::ack(11, true));
     wire.missed(Direction::Received, 700);
+    let canary = r#""observer_canary":true"#;
+    wire.received(
+        &mut all,
+        465_000,
+        &wire::deliver(13, "default", false, &wire::body("default", "c4-1", canary)),
+    );
     let id = "evil \\u001b[2J\\u202e";
     wire.received(&mut all, 470_000, &wire::deliver(14, HOSTILE, true, &wire::body("default", id, "")));
     wire.received(&mut all, 471_000, &wire::deliver(15, HOSTILE, true, &wire::body("default", "last", "")));

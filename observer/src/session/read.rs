@@ -24,6 +24,8 @@ pub struct Filter {
     pub from_ns: Option<u64>,
     /// Not after, in nanoseconds since the session began.
     pub to_ns: Option<u64>,
+    /// Only events that arrived after the one with this id: what is new since a session was last read.
+    pub after_id: Option<u64>,
     /// At most so many.
     pub limit: Option<u64>,
 }
@@ -151,6 +153,10 @@ impl Session {
                 sql.push_str(&format!(" AND at_ns {operator} ?"));
                 values.push(Value::Integer(absolute(bound)));
             }
+        }
+        if let Some(id) = filter.after_id {
+            sql.push_str(" AND id > ?");
+            values.push(Value::Integer(to_i64(id)));
         }
         if let Some(part) = &filter.path_contains {
             let contains = ["$.path", "$.resolved", "$.exe.path"]

@@ -15,6 +15,7 @@ fn message() -> DramatiqMessage {
         retries: Some(2),
         eta_ms: Some(1_700_000_000_123),
         traceback: Some("Traceback (most recent call last):\n  boom".into()),
+        is_canary: false,
         is_partial: false,
     }
 }
@@ -35,6 +36,18 @@ fn a_masked_body_reads_the_same_and_shows_no_argument() {
     assert!(text.contains(r#""args":"**************","kwargs":"******************","options""#), "{text}");
     assert_eq!(ranges.len(), 4);
     assert_eq!(DramatiqMessage::decode(&body, true), Ok(message()));
+}
+
+#[test]
+fn a_canary_is_what_says_true_and_nothing_else() {
+    for (marker, is_canary) in
+        [(r#""observer_canary":true"#, true), (r#""observer_canary":1"#, false), (r#""canary":true"#, false)]
+    {
+        let mut body = format!(r#"{{"actor_name":"a","args":[true],"options":{{{marker}}}}}"#).into_bytes();
+        assert_eq!(DramatiqMessage::decode(&body, true).unwrap().is_canary, is_canary, "{marker}");
+        mask_body(&mut body);
+        assert_eq!(DramatiqMessage::decode(&body, true).unwrap().is_canary, is_canary, "{marker}, masked");
+    }
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn events_are_read_in_order_of_time_and_as_filtered() {
     assert_eq!(ids(Filter { path_contains: Some("/\"q".into()), ..all.clone() }), [2]);
     assert_eq!(ids(Filter { from_ns: Some(5), ..all.clone() }), [1, 2]);
     assert_eq!(ids(Filter { to_ns: Some(5), limit: Some(2), ..all.clone() }), [3, 4]);
+    assert_eq!(ids(Filter { after_id: Some(2), ..all.clone() }), [3, 4]);
     assert_eq!(ids(Filter { kinds: vec!["' OR true --".into()], ..all.clone() }), [0; 0]);
     let mut seen = 0;
     let break_at_once = |_, _| {
