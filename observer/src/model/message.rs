@@ -129,7 +129,7 @@ pub struct Passage {
 
 impl Passage {
     /// Whether something of it is still to come.
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         match (&self.settled, &self.delivered) {
             (Some(settlement), _) => settlement.how.comes_again() && !self.resumed,
             (None, Some(_)) => true,

@@ -23,7 +23,7 @@ use crate::{
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
         units,
     },
-    session::{Filter, Session, SessionError, State, StateDir},
+    session::{Filter, Session, State, StateDir},
 };
 
 /// How often the session is asked for more.
@@ -128,8 +128,8 @@ impl Follower {
             let state = self.session.state();
             self.read_on(tell)?;
             let is_over = self.life().is_some_and(|life| !life.is_open());
-            // A publish in another thread may be told a moment after the acknowledgement it belongs to: the broker that takes a retry
-            // back need not be asked by the thread that acknowledges.
+            // Not at once: the publish of a retry, on another thread's connection, may be told just after the acknowledgement of what it
+            // replaces.
             if is_over && was_over {
                 return Ok(Until::Settled);
             }
@@ -147,7 +147,9 @@ impl Follower {
 
     /// How far it came, for one that was not settled.
     pub(super) fn standing(&self) -> String {
-        let Some(passage) = self.life().and_then(|life| life.passages.back()) else {
+        let open = |life: &'_ Life| life.passages.iter().rposition(Passage::is_open);
+        let waiting = self.life().and_then(|life| life.passages.get(open(life)?));
+        let Some(passage) = waiting else {
             return "no process that is recorded was given it".to_owned();
         };
         let queue = passage.queue.as_deref().unwrap_or("a queue that was not seen");
@@ -165,20 +167,18 @@ impl Follower {
         let Self { session, message_id, model, last, life, told } = self;
         let started_ns = session.header().started_ns;
         let mut result = Ok(());
-        session
-            .events(&filter, |id, event| {
-                model.add(id, &event);
-                *last = id.max(*last);
-                // A life that is over leaves the model a second later: it is looked at after every event.
-                if let Some(now) = model.amqp.lives.find(message_id)
-                    && life.as_ref() != Some(now)
-                {
-                    result = news(now, told, started_ns).iter().try_for_each(&mut *tell);
-                    *life = Some(now.clone());
-                }
-                if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })
-            .map_err(|error: SessionError| error)?;
+        session.events(&filter, |id, event| {
+            model.add(id, &event);
+            *last = id.max(*last);
+            // A life that is over leaves the model a second later: it is looked at after every event.
+            if let Some(now) = model.amqp.lives.find(message_id)
+                && life.as_ref() != Some(now)
+            {
+                result = news(now, told, started_ns).iter().try_for_each(&mut *tell);
+                *life = Some(now.clone());
+            }
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
         result
     }
 }
