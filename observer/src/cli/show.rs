@@ -71,7 +71,7 @@ pub struct Args {
     /// The messages: published, delivered, settled, by whom, and how long that took
     #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env", "all"])]
     pub messages: bool,
-    /// The queues: declared, consumed and published to by whom
+    /// The queues: declared, consumed and published to by whom, and what the broker says of them
     #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "pids", "path", "from", "to", "env", "all", "limit"])]
     pub queues: bool,
     /// How far each worker came on its way to consuming, and what proves it

@@ -120,7 +120,7 @@ fn backlog_elsewhere_is_told_with_what_the_worker_consumes_instead() {
     );
     assert_eq!(
         summary(&events),
-        "jobs: 3 ready since +1.20 s, consumed by nobody; default in vhost shop: 3 ready since +1.20 s, consumed by nobody; the worker consumes default\n"
+        "jobs: 3 ready since +1.20 s, consumed by nobody (and 1 more queue); the worker consumes default\n"
     );
 }
 
@@ -138,10 +138,11 @@ fn a_rival_is_named_and_one_that_had_gone_before_is_none() {
     let [rival] = default.competitors().collect::<Vec<_>>()[..] else { panic!("{default:?}") };
     let Holder::Other(client) = &rival.holder else { panic!("{rival:?}") };
     assert_eq!((client.local_pid, client.peer_port), (Some(Pid(RIVAL)), Some(40_123)));
+    // A second connection of the same process, for its delay queue, is no second rival.
+    events.extend(consumer(900_000, 40_124, "default", true, Some(RIVAL)));
     assert_eq!(
         summary(&events),
-        "other consumers of default: pika ::ffff:127.0.0.1:40123 (pid 5000 python rival.py)\n"
-            .replace("::ffff:127.0.0.1", "[::ffff:127.0.0.1]")
+        "other consumers of default: pika [::ffff:127.0.0.1]:40123 (pid 5000 python rival.py)\n"
     );
     // Gone, but it was there while the worker consumed.
     events.extend(consumer(1_100_000, 40_123, "default", false, Some(RIVAL)));
@@ -227,4 +228,34 @@ fn what_is_the_observers_own_is_left_out() {
         }
     }
     assert_eq!(Reconciliation::of(&Model::fold(STARTED_NS, &events)), None);
+}
+
+#[test]
+fn nothing_hostile_comes_through_what_a_rival_calls_itself() {
+    const HOSTILE: &str = crate::model::fixture::HOSTILE;
+    let mut events = worker();
+    events.extend(consumer(900_000, 40_002, "default", true, Some(WORKER)));
+    events.extend(consumer(900_000, 40_123, "default", true, Some(RIVAL)));
+    events.push(sample(1_000_000, Way::Management, ("/", HOSTILE), 3, 0));
+    for event in &mut events {
+        if let Body::BrokerConnection(one) = &mut event.body
+            && one.local_pid == Some(Pid(RIVAL))
+        {
+            one.client_properties =
+                ["product", "connection_name"].map(|name| (name.into(), HOSTILE.into())).into();
+            one.local_command = Some(vec![HOSTILE.into()]);
+        }
+    }
+    let model = Model::fold(STARTED_NS, &events);
+    let mut raw = Vec::new();
+    let mut lines = crate::render::queues::lines(&model);
+    lines.extend(crate::render::reconcile::summary(&both(&events), STARTED_NS));
+    lines.iter().for_each(|line| line.write(&mut raw, None).unwrap());
+    let text = String::from_utf8(raw).unwrap();
+    assert!(text.matches("[2J").count() > 3, "it is shown, escaped: {text}");
+    // The escapes that remain are our own styles.
+    for piece in text.split('\u{1b}') {
+        assert!(!piece.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{piece:?}");
+        assert!(!piece.starts_with("[2J"), "{piece:?}");
+    }
 }

@@ -112,13 +112,12 @@ pub(crate) fn summary(model: &Reconciliation, started_ns: u64) -> Vec<Line> {
     let alive = |account: &&Account| dramatiq::queue_kind(&account.name) != QueueKind::Dead;
     let backlog: Vec<&Account> = model.backlog().into_iter().filter(alive).collect();
     let ours: Vec<&Account> = model.consumed().collect();
-    if !backlog.is_empty() {
+    if let Some((first, rest)) = backlog.split_first() {
         let mut line = Line::new();
-        for (index, account) in backlog.iter().take(NAMED).enumerate() {
-            line.push(PLAIN, if index > 0 { "; " } else { "" });
-            waiting(&mut line, account, &ours, started_ns);
+        waiting(&mut line, first, &ours, started_ns);
+        if !rest.is_empty() {
+            line.push(DIM, format!(" (and {})", units::counted(rest.len() as u64, "more queue")));
         }
-        more(&mut line, backlog.len());
         // Delay queues go with their queue.
         let plain = ours.iter().filter(|account| dramatiq::queue_kind(&account.name) == QueueKind::Plain);
         let plain: Vec<String> = plain.map(|account| name(account, &ours)).collect();
@@ -129,24 +128,31 @@ pub(crate) fn summary(model: &Reconciliation, started_ns: u64) -> Vec<Line> {
         }
         lines.push(line);
     }
-    let mut competing = model.competing().peekable();
-    if competing.peek().is_some() {
-        let mut rivals: Vec<(Vec<String>, String)> = Vec::new();
-        for account in competing {
-            for one in account.competitors() {
-                let Holder::Other(client) = &one.holder else { continue };
-                let (queue, rival) = (name(account, &ours), other(client));
-                match rivals.iter_mut().find(|(_, known)| *known == rival) {
-                    Some((queues, _)) if queues.contains(&queue) => {}
-                    Some((queues, _)) => queues.push(queue),
-                    None => rivals.push((vec![queue], rival)),
-                }
+    // Several connections of one process are one rival.
+    let mut rivals: Vec<(&Client, Vec<String>)> = Vec::new();
+    for account in model.competing() {
+        for one in account.competitors() {
+            let Holder::Other(client) = &one.holder else { continue };
+            let queue = name(account, &ours);
+            let is_same = |known: &Client| match client.local_pid {
+                Some(pid) => known.local_pid == Some(pid),
+                None => known.name == client.name,
+            };
+            match rivals.iter_mut().find(|(known, _)| is_same(known)) {
+                Some((_, queues)) if queues.contains(&queue) => {}
+                Some((_, queues)) => queues.push(queue),
+                None => rivals.push((client, vec![queue])),
             }
         }
+    }
+    if !rivals.is_empty() {
         let mut line = Line::new().with(PLAIN, "other consumers of ");
-        for (index, (queues, rival)) in rivals.iter().take(NAMED).enumerate() {
+        for (index, (rival, queues)) in rivals.iter().take(NAMED).enumerate() {
             line.push(PLAIN, if index > 0 { "; of " } else { "" });
-            line.push(NAME, queues.join(", ")).push(PLAIN, ": ").push(ODD, rival);
+            let plain = queues.iter().filter(|queue| dramatiq::queue_kind(queue) == QueueKind::Plain);
+            let plain: Vec<&str> = plain.map(String::as_str).collect();
+            line.push(NAME, if plain.is_empty() { queues.join(", ") } else { plain.join(", ") });
+            line.push(PLAIN, ": ").push(ODD, other(rival));
         }
         more(&mut line, rivals.len());
         lines.push(line);
