@@ -259,3 +259,26 @@ fn nothing_hostile_comes_through_what_a_rival_calls_itself() {
         assert!(!piece.starts_with("[2J"), "{piece:?}");
     }
 }
+
+#[test]
+fn where_one_of_ours_is_not_found_at_the_broker_a_stranger_may_be_it() {
+    let heartbeat = b"\x08\0\0\0\0\0\0\xce";
+    let mut events = Vec::new();
+    let mut worker = Wire::connect(&mut events, 1_000, 2, WORKER, THREAD);
+    worker.sent(&mut events, 2_000, heartbeat);
+    for event in &mut events {
+        if let Body::Data { since_attach, .. } = &mut event.body {
+            *since_attach = true;
+        }
+    }
+    events.push(sample(1_000_000, Way::PassiveDeclare, ("/", "default"), 3, 1));
+    let mut elsewhere = events.clone();
+    elsewhere.extend(consumer(900_000, 61_000, "default", true, None));
+    let told = both(&elsewhere);
+    assert_eq!(account(&told, "/", "default").consumers[0].holder, Holder::Unknown);
+    assert_eq!(told.backlog().len(), 0);
+    // Its process is known to be another.
+    events.extend(consumer(900_000, 61_000, "default", true, Some(RIVAL)));
+    let told = both(&events);
+    assert_eq!((account(&told, "/", "default").consumed, told.backlog().len()), (Consumed::Others, 1));
+}

@@ -5,28 +5,25 @@ mod answers;
 mod local;
 #[cfg(test)]
 mod tests;
+mod tracing;
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
-use answers::{Connection, Consumer, Facts, Node, Overview, Queue, Vhost, Whoami, list};
+use answers::{Connection, Consumer, Facts, Node, Overview, Queue, Whoami, list};
 use local::Locals;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
+use tracing::Traced;
 
-use super::{
-    sink::{Firehose, Sink},
-    url::{ManagementUrl, escape},
-};
+use super::{sink::Sink, url::ManagementUrl};
 use crate::event::{
-    Body, NoteLevel,
+    Body,
     broker::{BrokerEvent, Way},
 };
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// An answer that is longer is not read: a broker with so many queues must be asked otherwise.
 const MOST_BYTES: usize = 64 << 20;
-/// How long turning tracing off may take at the end.
-const END_LIMIT: Duration = Duration::from_secs(3);
 const LOST: &str = "without it connections with their peers, consumers, other queues, bindings, policies and alarms are not seen";
 
 /// Whom to ask, and what for.
@@ -210,103 +207,6 @@ impl Management {
         self.sink.firehose(|known| known.tracing = Some(Err(text))).await;
     }
 
-    async fn tracing(&self, client: &Client, traced: &mut Traced, refused: &mut Vec<String>) {
-        let path = format!("vhosts/{}", escape(&self.vhost));
-        let known = match self.get(client, &path).await {
-            Ok(answer) => {
-                let tracing = serde_json::from_value::<Vhost>(answer).unwrap_or_default().tracing;
-                tracing.ok_or_else(|| "the broker does not say".to_owned())
-            }
-            Err(error) => {
-                refused.push(format!("{path} ({})", error.text));
-                if self.firehose && !traced.seen && error.status.is_some() {
-                    traced.seen = true;
-                    self.sink.note(NoteLevel::Warning, self.cannot_turn_on(&error)).await;
-                }
-                Err(error.text)
-            }
-        };
-        // Only where it is off when we come: somebody else who turns it off means it.
-        if self.firehose && known == Ok(false) && !traced.seen {
-            traced.seen = true;
-            // Before the answer: one that is lost on its way back leaves tracing on.
-            traced.by_us = true;
-            let (level, text) = match self.put_tracing(client, true).await {
-                Ok(()) => (
-                    NoteLevel::Info,
-                    format!(
-                        "turned on tracing in virtual host {:?}, as --firehose asks; it will be turned off at the end; should observer be killed: rabbitmqctl trace_off -p {0:?}",
-                        self.vhost
-                    ),
-                ),
-                Err(error) => {
-                    traced.by_us = error.status.is_none();
-                    (NoteLevel::Warning, self.cannot_turn_on(&error))
-                }
-            };
-            let on = level == NoteLevel::Info;
-            self.sink.note(level, text).await;
-            return self.sink.firehose(|known| learn(known, Ok(on), on)).await;
-        }
-        traced.seen |= known.is_ok();
-        let by_us = traced.by_us;
-        self.sink.firehose(|firehose| learn(firehose, known, by_us)).await;
-    }
-
-    fn cannot_turn_on(&self, error: &NoAnswer) -> String {
-        format!(
-            "cannot turn on tracing in virtual host {:?}: {}; give the user the tag administrator, or run: rabbitmqctl trace_on -p {0:?}",
-            self.vhost, error.text
-        )
-    }
-
-    async fn turn_off(&self, client: &Client) {
-        let attempt = async {
-            loop {
-                match self.put_tracing(client, false).await {
-                    Err(error) if error.status.is_none() => {
-                        tokio::time::sleep(Duration::from_millis(200)).await
-                    }
-                    answer => return answer,
-                }
-            }
-        };
-        let (level, text) = match tokio::time::timeout(END_LIMIT, attempt).await {
-            Ok(Ok(())) => (NoteLevel::Info, format!("turned off tracing in virtual host {:?}", self.vhost)),
-            failed => {
-                let answer = match failed {
-                    Ok(Err(error)) => error.text,
-                    _ => format!("no answer within {} s", END_LIMIT.as_secs()),
-                };
-                (
-                    NoteLevel::Trouble,
-                    format!(
-                        "cannot turn off tracing in virtual host {:?}: {answer}; it may still be on and slows the broker down; run: rabbitmqctl trace_off -p {0:?}",
-                        self.vhost
-                    ),
-                )
-            }
-        };
-        self.sink.note(level, text).await;
-    }
-
-    async fn put_tracing(&self, client: &Client, on: bool) -> Result<(), NoAnswer> {
-        let path = format!("vhosts/{}", escape(&self.vhost));
-        // From 3.11 on, what a PUT leaves out is reset: it is sent back as it is.
-        let mut body = serde_json::Map::new();
-        if let Value::Object(mut now) = self.get(client, &path).await? {
-            for field in ["description", "tags", "default_queue_type", "protected_from_deletion"] {
-                if let Some(value) =
-                    now.remove(field).filter(|value| value != "undefined" && !value.is_null())
-                {
-                    body.insert(field.into(), value);
-                }
-            }
-        }
-        body.insert("tracing".into(), on.into());
-        self.request(client, Method::PUT, &path, Some(body.into())).await.map(drop)
-    }
-
     async fn part(&self, client: &Client, path: &str, refused: &mut Vec<String>) -> Option<Value> {
         match self.get(client, path).await {
             Ok(answer) => Some(answer),
@@ -356,23 +256,6 @@ impl Management {
         }
         Ok(bytes)
     }
-}
-
-/// What became of tracing since we came.
-#[derive(Default)]
-struct Traced {
-    /// The broker was asked since it was last there.
-    seen: bool,
-    /// It was off and we asked for it.
-    by_us: bool,
-}
-
-fn learn(firehose: &mut Firehose, tracing: Result<bool, String>, by_us: bool) {
-    if tracing == Ok(false) {
-        firehose.flows = false;
-    }
-    firehose.tracing = Some(tracing);
-    firehose.by_us = by_us;
 }
 
 /// A binding or a policy as an event; none for the default exchange's bindings, which every queue has.

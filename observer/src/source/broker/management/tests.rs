@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::{super::sink::Ours, *};
+use super::{super::sink::Ours, answers::Vhost, *};
 use crate::event::broker::{BrokerConnection, BrokerConsumer, QueueSample};
 
 /// Answers of RabbitMQ 3.10.8, as it gave them.
