@@ -83,6 +83,8 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
     let choice = match cli.color.as_str() {
         "always" => ColorChoice::AlwaysAnsi,
         "never" => ColorChoice::Never,
+        // Left to itself `Auto` trusts a CI's terminal whatever it says of itself.
+        _ if std::env::var_os("TERM").is_some_and(|term| term == "dumb") => ColorChoice::Never,
         _ => ColorChoice::Auto,
     };
     let color = match choice {

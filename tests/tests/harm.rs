@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -629,4 +629,48 @@ impl Ticking {
         self.stop.send(()).unwrap();
         self.thread.take().unwrap().join().unwrap();
     }
+}
+
+/// Leave for one person to use sudo without a password; withdrawn when dropped.
+struct Sudoer(PathBuf);
+
+impl Sudoer {
+    fn new(person: &Person) -> Self {
+        let file = Path::new("/etc/sudoers.d").join(&person.name);
+        fs::write(&file, format!("{} ALL=(ALL) NOPASSWD: SETENV: ALL\n", person.name)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
+        Self(file)
+    }
+}
+
+impl Drop for Sudoer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn under_a_real_sudo_the_command_runs_in_its_callers_environment() {
+    let scene = Scene::new().unwrap();
+    let person = Person::new(&scene, "sudoer");
+    let _leave = Sudoer::new(&person);
+    // What sudo resets (a virtual environment's PATH above all) is the caller's again; what was given to sudo itself counts.
+    let output = Command::new("runuser")
+        .args(["-u", &person.name, "--", "env", "-i"])
+        .args(["PATH=/opt/venv/bin:/usr/bin:/bin", "HOME=/elsewhere", "VIRTUAL_ENV=/opt/venv", "LEVEL=1"])
+        .args(["sudo", "-n", "LEVEL=2"])
+        .arg(target::observer().unwrap())
+        .arg("--state-dir")
+        .arg(scene.state_dir())
+        .args(["attach", "--quiet", "--", "env"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<&str> = printed.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        ["HOME=/elsewhere", "LEVEL=2", "PATH=/opt/venv/bin:/usr/bin:/bin", "VIRTUAL_ENV=/opt/venv"]
+    );
 }

@@ -28,7 +28,10 @@ pub struct Standing {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Variables that say who and where home is (`HOME`, `USER`, `LOGNAME`).
+    /// The environment as it was before sudo put its own in place: the command gets that, a virtual environment's PATH with it. `None`
+    /// where there is no sudo to ask.
+    pub before_sudo: Option<Vec<CString>>,
+    /// Variables that say who and where home is (`HOME`, `USER`, `LOGNAME`), where the environment is not that user's own.
     pub identity: Vec<(String, String)>,
 }
 
@@ -88,6 +91,8 @@ pub struct Held {
     go: File,
     answer: File,
     candidates: Vec<PathBuf>,
+    /// The PATH they come from.
+    looked: OsString,
     name: OsString,
 }
 
@@ -123,6 +128,32 @@ fn given_environment() -> Vec<CString> {
     strings
 }
 
+fn name_of(string: &CStr) -> &[u8] {
+    string.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
+}
+
+/// Variables sudo sets by itself (`sudo(8)`, ENVIRONMENT; `env_reset` and `secure_path` in `sudoers(5)`).
+const SUDO_SETS: [&[u8]; 7] = [b"PATH", b"HOME", b"USER", b"LOGNAME", b"SHELL", b"MAIL", b"TERM"];
+
+/// The caller's own environment, with what was given to sudo on its command line (`sudo NAME=value observer …`).
+fn as_before_sudo(before: &[CString], given: &[CString]) -> Vec<CString> {
+    let by_sudo = |name: &[u8]| SUDO_SETS.contains(&name) || name.starts_with(b"SUDO_");
+    let mut strings = before.to_vec();
+    for string in given.iter().filter(|string| !by_sudo(name_of(string))) {
+        match strings.iter_mut().find(|own| name_of(own) == name_of(string)) {
+            Some(own) => own.clone_from(string),
+            None => strings.push(string.clone()),
+        }
+    }
+    strings
+}
+
+/// A variable's value in an environment.
+fn value_of<'a>(environment: &'a [CString], name: &str) -> Option<&'a OsStr> {
+    let found = environment.iter().find(|string| name_of(string) == name.as_bytes())?;
+    found.to_bytes().get(name.len() + 1..).map(OsStr::from_bytes)
+}
+
 fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, LaunchError> {
     CString::new(bytes)
         .map_err(|_| LaunchError::Failed { attempted: "an argument contains NUL", answer: Errno::EINVAL })
@@ -140,7 +171,7 @@ impl Command {
         let name = self.words.first().cloned().unwrap_or_default();
         let argv = self.words.iter().map(|word| c_string(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let environment = self.environment()?;
-        let files = candidates(&name, std::env::var_os("PATH").as_deref());
+        let files = candidates(&name, value_of(&environment, "PATH"));
         let programs = files
             .iter()
             .map(|file| c_string(file.as_os_str().as_encoded_bytes()))
@@ -156,6 +187,7 @@ impl Command {
                 pid: Pid(child.as_raw() as u32),
                 go: File::from(go),
                 answer: File::from(answer),
+                looked: value_of(&environment, "PATH").unwrap_or(DEFAULT_PATH.as_ref()).to_os_string(),
                 candidates: files,
                 name,
             }),
@@ -199,16 +231,16 @@ impl Command {
         setuid(Uid::from_raw(standing.uid))
     }
 
-    /// The environment as we were given it; for another user, with that user's identity.
+    /// The environment as we were given it; under sudo, as it was before; for another user, with that user's identity.
     fn environment(&self) -> Result<Vec<CString>, LaunchError> {
-        let mut strings = given_environment();
-        let Some(standing) = &self.standing else { return Ok(strings) };
+        let given = given_environment();
+        let Some(standing) = &self.standing else { return Ok(given) };
+        if let Some(before) = &standing.before_sudo {
+            return Ok(as_before_sudo(before, &given));
+        }
+        let mut strings = given;
         let identity = &standing.identity;
-        let name =
-            |string: &CString| string.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
-        strings.retain(|string| {
-            !identity.iter().any(|(own, _)| name(string).as_deref() == Some(own.as_bytes()))
-        });
+        strings.retain(|string| !identity.iter().any(|(own, _)| name_of(string) == own.as_bytes()));
         for (name, value) in identity {
             strings.push(c_string(format!("{name}={value}"))?);
         }
@@ -254,8 +286,7 @@ impl Held {
                 looked: if self.name.as_bytes().contains(&b'/') {
                     "that path".into()
                 } else {
-                    std::env::var_os("PATH")
-                        .map_or_else(|| DEFAULT_PATH.into(), |path| path.to_string_lossy().into_owned())
+                    self.looked.to_string_lossy().into_owned()
                 },
                 name: self.name.to_string_lossy().into_owned(),
             }),
@@ -270,6 +301,18 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn under_sudo_the_command_gets_the_callers_environment() {
+        let strings =
+            |list: &[&str]| list.iter().map(|text| CString::new(*text).unwrap()).collect::<Vec<_>>();
+        let before = strings(&["PATH=/venv/bin:/bin", "VIRTUAL_ENV=/venv", "LEVEL=1", "HOME=/home/me"]);
+        let given = strings(&["PATH=/sbin", "HOME=/root", "SUDO_UID=1000", "LEVEL=2", "EXTRA=x", "MAIL=/m"]);
+        let expected =
+            strings(&["PATH=/venv/bin:/bin", "VIRTUAL_ENV=/venv", "LEVEL=2", "HOME=/home/me", "EXTRA=x"]);
+        assert_eq!(as_before_sudo(&before, &given), expected);
+        assert_eq!(value_of(&before, "PATH"), Some("/venv/bin:/bin".as_ref()));
+    }
 
     #[test]
     fn a_name_is_looked_for_along_the_path() {

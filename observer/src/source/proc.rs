@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::CString,
     fs,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
@@ -45,6 +46,22 @@ fn or_unknown<T>(value: Option<T>) -> Known<T> {
 /// The command line of a process, empty for a kernel thread or one that is gone.
 pub fn cmdline(pid: u32) -> Vec<String> {
     read(pid, "cmdline").map(|bytes| strings(&bytes)).unwrap_or_default()
+}
+
+/// The environment of the sudo process that started us, which is that of whoever called it; `None` without one.
+///
+/// With `use_pty` a second sudo stands between it and us, with the same environment.
+pub fn environment_before_sudo() -> Option<Vec<CString>> {
+    let mut pid = std::process::id();
+    for _ in 0..3 {
+        pid = parent(pid)?;
+        if read(pid, "comm").as_deref() == Some(b"sudo\n") {
+            let bytes = read(pid, "environ")?;
+            let strings = bytes.split(|byte| *byte == 0).filter(|string| !string.is_empty());
+            return strings.map(|string| CString::new(string).ok()).collect();
+        }
+    }
+    None
 }
 
 /// Numeric entries of a directory.

@@ -101,7 +101,9 @@ fn standing(user: Option<&str>, invoker: &Invoker) -> anyhow::Result<Option<Stan
         ("USER".to_owned(), invoker.name.clone()),
         ("LOGNAME".to_owned(), invoker.name),
     ];
-    Ok(Some(Standing { uid: invoker.uid, gid: invoker.gid, groups: invoker.groups, identity }))
+    // For another user than the caller, the caller's environment would be the wrong one.
+    let before_sudo = if user.is_none() { proc::environment_before_sudo() } else { None };
+    Ok(Some(Standing { uid: invoker.uid, gid: invoker.gid, groups: invoker.groups, before_sudo, identity }))
 }
 
 /// The process with this id, or the root of the one tree whose command line contains these words.
