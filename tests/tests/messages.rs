@@ -18,9 +18,9 @@ use tests::{deadline, target};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// How many messages: `$OBSERVER_MESSAGES`, else 2,000.
+/// How many messages: `$OBSERVER_MESSAGES`, else 20,000.
 fn messages() -> u64 {
-    std::env::var("OBSERVER_MESSAGES").ok().map_or(2_000, |text| text.parse().unwrap())
+    std::env::var("OBSERVER_MESSAGES").ok().map_or(20_000, |text| text.parse().unwrap())
 }
 
 /// What the broker itself counted of a queue, by its management API.

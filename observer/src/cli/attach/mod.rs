@@ -47,8 +47,8 @@ pub enum Backend {
 
 /// Record a command, or a running process and all it started, from outside.
 ///
-/// Nothing is changed in what is observed: it runs as you (also under sudo), with your environment, directory, limits and terminal, and
-/// its exit status is the status of this command. Started with --cmd or after --, it is recorded from its first execve on; attached to
+/// Nothing is changed in what is observed: it runs as you (under sudo as whoever called it, in the environment sudo was called in), in this
+/// directory, with your limits and terminal, and its exit status is the status of this command. Started with --cmd or after --, it is recorded from its first execve on; attached to
 /// with --pid, what it did before is read from /proc and marked so.
 ///
 /// What comes out is a session: see `observer ls` and `observer show`.
