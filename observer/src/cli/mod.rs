@@ -9,7 +9,6 @@ pub mod send;
 pub mod show;
 
 use std::{
-    fmt::Write as _,
     io::{self, Write as _},
     path::PathBuf,
 };
@@ -68,26 +67,7 @@ impl From<u8> for ExitStatus {
     }
 }
 
-/// Text that the target or another user chose, safe for a terminal: control characters and those that turn the direction of writing
-/// are spelled out.
-pub fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => safe.push_str("\\n"),
-            '\t' => safe.push_str("\\t"),
-            '\r' => safe.push_str("\\r"),
-            '\0'..='\x1f' | '\x7f' => drop(write!(safe, "\\x{:02x}", u32::from(c))),
-            '\u{80}'..='\u{9f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => drop(write!(safe, "\\u{{{:x}}}", u32::from(c))),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
+pub use crate::render::escape::escape as printable;
 
 /// [`printable`] for text of several lines: the ends of lines are ours.
 pub fn printable_lines(text: &str) -> String {
@@ -109,7 +89,8 @@ mod tests {
 
     #[test]
     fn text_of_others_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\r\n\u{9b}0m\u{202e}x"), "a\\x1b[31mb\\r\\n\\u{9b}0m\\u{202e}x");
+        assert_eq!(printable("a\u{1b}[31mb\r\n\u{9b}0m\u{202e}x"), "a\\x1b[31mb\\r\\n\\x9b0m\\u{202e}x");
+        assert_eq!(printable("a\u{61c}b\u{ad}"), "a\\u{61c}b\\u{ad}");
         assert_eq!(printable("grün «redacted:3f9a»"), "grün «redacted:3f9a»");
     }
 }
