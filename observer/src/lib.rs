@@ -13,3 +13,4 @@ pub mod recording;
 pub mod render;
 pub mod session;
 pub mod source;
+pub mod words;

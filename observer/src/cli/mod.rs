@@ -67,7 +67,7 @@ impl From<u8> for ExitStatus {
     }
 }
 
-pub use crate::render::escape::escape as printable;
+pub use crate::words::escape::escape as printable;
 
 /// [`printable`] for text of several lines: the ends of lines are ours.
 pub fn printable_lines(text: &str) -> String {

@@ -31,9 +31,10 @@ use crate::{
         ladder::Rung,
     },
     recording::{Glance, Recording, Watch},
-    render::{ladder, summary, timeline, units},
+    render::{ladder, summary, timeline},
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
     source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, probe, proc},
+    words::{self, units},
 };
 
 /// Where events come from.
@@ -170,7 +171,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if !args.quiet {
         say(&format!(
             "observer: recording {} as session {name} (eBPF){}",
-            printable(&timeline::command(&target.command())),
+            printable(&words::command(&target.command())),
             if root.is_some() { "" } else { "; Ctrl-C lets it go" }
         ));
     }
