@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod conversation;
+pub mod explain;
 pub mod json;
 pub mod ladder;
 pub mod messages;
