@@ -24,7 +24,7 @@ pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
         Some(finding) => Verdict::from(finding),
         None => Verdict::from(&undetermined(case)),
     };
-    if let Some(index) = findings.iter().position(|finding| is_decisive(finding)) {
+    if let Some(index) = findings.iter().position(is_decisive) {
         let first = findings.remove(index);
         findings.insert(0, first);
     }
