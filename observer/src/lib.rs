@@ -1,10 +1,11 @@
 //! `observer` watches a `python -m dramatiq` process tree from outside and says what happened.
 //!
-//! Data flows one way: [`source`] → [`event`] → [`session`] → [`model`] → [`render`].
+//! Data flows one way: [`source`] → [`event`] → [`session`] → [`model`] → {[`diagnose`], [`render`]}.
 
 pub mod amqp;
 pub mod capability;
 pub mod cli;
+pub mod diagnose;
 pub mod event;
 pub mod fold;
 pub mod model;
@@ -13,3 +14,4 @@ pub mod recording;
 pub mod render;
 pub mod session;
 pub mod source;
+pub mod words;

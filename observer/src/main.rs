@@ -17,7 +17,9 @@ use anstream::ColorChoice;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
-use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, printable_lines, rm, send, show};
+use observer::cli::{
+    Context, ExitStatus, Format, attach, doctor, explain, ls, printable_lines, rm, send, show,
+};
 
 /// Says from outside why a dramatiq worker does not consume its messages.
 ///
@@ -27,7 +29,7 @@ use observer::cli::{Context, ExitStatus, Format, attach, doctor, ls, printable_l
 #[command(
     version,
     propagate_version = true,
-    after_help = "Start here:\n  sudo observer attach --cmd \"python -m dramatiq minimal_worker\"\n  observer show @\n\nTab completion: source <(COMPLETE=bash observer)   (also zsh, fish)"
+    after_help = "Start here:\n  sudo observer attach --cmd \"python -m dramatiq minimal_worker\"\n  observer explain @\n  observer show @\n\nTab completion: source <(COMPLETE=bash observer)   (also zsh, fish)"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -51,6 +53,7 @@ enum Verb {
     Attach(attach::Args),
     Ls(ls::Args),
     Show(show::Args),
+    Explain(explain::Args),
     Rm(rm::Args),
     Send(send::Args),
     Doctor(doctor::Args),
@@ -92,7 +95,8 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         ColorChoice::Auto => anstream::AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
         choice => choice != ColorChoice::Never,
     };
-    let context = Context { state_dir: cli.state_dir, format: cli.format, color, choice };
+    let (state_dir, format, verbose) = (cli.state_dir, cli.format, cli.verbose);
+    let context = Context { state_dir, format, color, verbose, choice };
     let attaching = matches!(cli.verb, Verb::Attach(_));
     if !attaching {
         // A reader that has seen enough is then an error we know how to take. `attach` blocks it when its command cannot inherit that.
@@ -102,6 +106,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Attach(args) => attach::run(args, &context),
         Verb::Ls(args) => ls::run(args, &context),
         Verb::Show(args) => show::run(args, &context),
+        Verb::Explain(args) => explain::run(args, &context),
         Verb::Rm(args) => rm::run(args, &context),
         Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

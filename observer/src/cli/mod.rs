@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod doctor;
+pub mod explain;
 pub mod ls;
 mod progress;
 pub mod rm;
@@ -36,6 +37,8 @@ pub struct Context {
     pub format: Format,
     /// Whether standard output takes colours.
     pub color: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
     /// What was asked of colours, for other streams.
     pub choice: anstream::ColorChoice,
 }
@@ -67,7 +70,7 @@ impl From<u8> for ExitStatus {
     }
 }
 
-pub use crate::render::escape::escape as printable;
+pub use crate::words::escape::escape as printable;
 
 /// [`printable`] for text of several lines: the ends of lines are ours.
 pub fn printable_lines(text: &str) -> String {

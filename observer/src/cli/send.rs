@@ -23,11 +23,9 @@ use super::{Context, ExitStatus, Format, print, printable, progress};
 use crate::{
     amqp::dramatiq::CANARY,
     model::message::Life,
-    render::{
-        style::{DIM, Line, PLAIN},
-        units,
-    },
+    render::style::{DIM, Line, PLAIN},
     source::proc::monotonic_ns,
+    words::units,
 };
 
 /// A broker that does not answer in this time does not answer.

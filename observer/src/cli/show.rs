@@ -22,9 +22,10 @@ use crate::{
     render::{
         json,
         style::{DIM, Line, ODD},
-        summary, timeline, units,
+        summary, timeline,
     },
     session::{Ending, Filter, Header, Session},
+    words::{self, units},
 };
 
 /// Shows what was recorded.
@@ -255,7 +256,7 @@ impl<'a, W: Write> Timeline<'a, W> {
         if !self.left_out.is_empty() {
             let counts: Vec<String> =
                 self.left_out.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-            let name = timeline::command(std::slice::from_ref(&self.header.name));
+            let name = words::command(std::slice::from_ref(&self.header.name));
             let counts = counts.join(", ");
             say(DIM, format!("left out, file look-ups: {counts}; with them: observer show {name} --all"))?;
         }

@@ -24,6 +24,8 @@ use crate::{
 const BODY_LIMIT_BYTES: usize = 256 << 10;
 /// Beyond this many connections the oldest that are over are only counted.
 const MAX_LINKS: usize = 5_000;
+/// Closings kept, the first: a worker that tries again for days says the same every three seconds.
+const MAX_CLOSINGS: usize = 1_000;
 /// Declares and gets that wait for their answer on one channel.
 const MAX_WAITING: usize = 1_000;
 
@@ -41,7 +43,26 @@ pub struct Amqp {
     pub queues: Queues,
     /// The messages.
     pub lives: Lives,
+    /// What the server closed, in order of time.
+    pub closings: Vec<Closing>,
     items: Vec<Item>,
+}
+
+/// A connection or channel that the server closed, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// On which connection.
+    pub link: LinkId,
+    /// Which channel; `None`: the connection itself.
+    pub channel: Option<u16>,
+    /// When it was read, in the process and thread that held it.
+    pub mark: Mark,
+    /// Reply code (AMQP 0-9-1, 1.2 "constants").
+    pub code: u16,
+    /// Reply text.
+    pub text: String,
+    /// The method that was answered so (`queue.declare`).
+    pub cause: Option<String>,
 }
 
 impl Amqp {
@@ -55,6 +76,7 @@ impl Amqp {
             consumers: Consumers::default(),
             queues: Queues::default(),
             lives,
+            closings: Vec::new(),
             items: Vec::new(),
         }
     }
@@ -204,11 +226,19 @@ impl Amqp {
     }
 
     fn method(&mut self, id: LinkId, mark: Mark, item: &Item, method: &Method) {
-        let Self { links, consumers, queues, lives, .. } = self;
+        let Self { links, consumers, queues, lives, closings, .. } = self;
         let Some(link) = links.get_mut(&id) else { return };
         let number = item.channel;
         let at = (id, number);
         let vhost = link.facts().vhost.clone();
+        if item.side == Side::Server
+            && let Method::ChannelClose { code, text, cause } | Method::Close { code, text, cause } = method
+            && closings.len() < MAX_CLOSINGS
+        {
+            let channel = matches!(method, Method::ChannelClose { .. }).then_some(number);
+            let (code, text, cause) = (*code, text.clone(), cause.clone());
+            closings.push(Closing { link: id, channel, mark, code, text, cause });
+        }
         match method {
             Method::Qos { prefetch_count, .. } => {
                 link.channels.entry(number).or_default().prefetch = Some(*prefetch_count);

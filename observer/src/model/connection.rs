@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::event::{Address, Body, Direction, Disconnect, Event, Known, Pid, SocketId};
+use super::mark::Mark;
+use crate::event::{Address, Body, Direction, Disconnect, Event, Known, Pid, SocketId, Tid};
 
 /// Beyond this many connections the oldest that are over are only counted.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -34,10 +35,16 @@ pub struct Connection {
     pub is_datagram: bool,
     /// When it was tried, accepted or first seen.
     pub at_ns: u64,
+    /// The event that says so.
+    pub event: u64,
+    /// In which thread.
+    pub tid: Tid,
     /// What came of it: 0 when established, else the error number; `None` while not decided.
     pub result: Option<i32>,
     /// From the call of `connect` to its result.
     pub established_after_ns: Option<u64>,
+    /// The event that says what came of it.
+    pub settled_event: Option<u64>,
     settled_at_ns: u64,
     /// Bytes the process wrote, as far as its data were recorded.
     pub sent_bytes: u64,
@@ -47,8 +54,8 @@ pub struct Connection {
     pub has_data: bool,
     /// Whether it speaks AMQP: it began with the protocol header, or was recorded although it was open when we came.
     pub is_amqp: bool,
-    /// The error number of the last failed read or write.
-    pub io_errno: Option<i32>,
+    /// The last failed read or write: when, and the error number.
+    pub io_failed: Option<(Mark, i32)>,
     /// How it ended; `None` while it lasts.
     pub end: Option<End>,
     /// Whether the process closed its descriptor.
@@ -64,6 +71,8 @@ pub struct End {
     pub how: Disconnect,
     /// The socket's error, 0 for none.
     pub errno: i32,
+    /// The event that says so.
+    pub event: u64,
 }
 
 impl Connection {
@@ -109,7 +118,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn add(&mut self, event: &Event) {
+    pub(super) fn add(&mut self, id: u64, event: &Event) {
         match &event.body {
             Body::Connect { socket, peer, local, errno, duration_ns, .. } => {
                 if let Some(end @ Address::Inet { ip, .. }) = peer.get()
@@ -119,7 +128,7 @@ impl Connections {
                     self.dialled.insert((event.pid, end.clone()));
                 }
                 let is_datagram = self.datagram.contains(socket);
-                let connection = self.attempt(*socket, event, *duration_ns);
+                let connection = self.attempt(*socket, id, event, *duration_ns);
                 connection.is_datagram = is_datagram;
                 // What was heard first may have been the kernel's timer or an interrupt, in any process.
                 connection.pid = event.pid;
@@ -127,18 +136,18 @@ impl Connections {
                 learn(&mut connection.peer, peer);
                 learn(&mut connection.local, local);
                 if !matches!(*errno, EINPROGRESS | EALREADY | EISCONN) {
-                    connection.settle(event.at_ns, *errno, *duration_ns);
+                    connection.settle(Mark::new(id, event), *errno, *duration_ns);
                 }
             }
             Body::Connected { socket, peer, local, errno, duration_ns } => {
-                let connection = self.entry(*socket, event);
+                let connection = self.entry(*socket, id, event);
                 learn(&mut connection.peer, peer);
                 learn(&mut connection.local, local);
-                connection.settle(event.at_ns, *errno, *duration_ns);
+                connection.settle(Mark::new(id, event), *errno, *duration_ns);
             }
             Body::Accept { socket, peer, local, .. } => {
                 self.current.remove(socket);
-                let connection = self.entry(*socket, event);
+                let connection = self.entry(*socket, id, event);
                 connection.accepted = Some(true);
                 connection.result = Some(0);
                 learn(&mut connection.peer, peer);
@@ -169,12 +178,12 @@ impl Connections {
                 }
             }
             Body::Disconnect { socket, how, errno, peer, local } => {
-                let connection = self.entry(*socket, event);
+                let connection = self.entry(*socket, id, event);
                 learn(&mut connection.peer, peer);
                 learn(&mut connection.local, local);
-                connection.end = Some(End { at_ns: event.at_ns, how: *how, errno: *errno });
+                connection.end = Some(End { at_ns: event.at_ns, how: *how, errno: *errno, event: id });
             }
-            Body::Data { socket, .. } => self.entry(*socket, event).data(event),
+            Body::Data { socket, .. } => self.entry(*socket, id, event).data(id, event),
             _ => {}
         }
     }
@@ -191,8 +200,8 @@ impl Connections {
 
     /// The connection that a call of `connect`, returning now, belongs to: a new one when the last one on this socket was settled
     /// before the call. On the loopback it is settled within the call, and heard of first.
-    fn attempt(&mut self, socket: SocketId, event: &Event, duration_ns: u64) -> &mut Connection {
-        let Body::Connect { errno, .. } = event.body else { return self.entry(socket, event) };
+    fn attempt(&mut self, socket: SocketId, id: u64, event: &Event, duration_ns: u64) -> &mut Connection {
+        let Body::Connect { errno, .. } = event.body else { return self.entry(socket, id, event) };
         let called_ns = event.at_ns.saturating_sub(duration_ns);
         let settled_before = |last: &mut Connection| {
             last.result.is_some() && last.settled_at_ns < called_ns && errno != EISCONN
@@ -200,10 +209,10 @@ impl Connections {
         if self.known(socket).is_some_and(settled_before) {
             self.current.remove(&socket);
         }
-        self.entry(socket, event)
+        self.entry(socket, id, event)
     }
 
-    fn entry(&mut self, socket: SocketId, event: &Event) -> &mut Connection {
+    fn entry(&mut self, socket: SocketId, id: u64, event: &Event) -> &mut Connection {
         let key = *self.current.entry(socket).or_insert_with(|| {
             self.next += 1;
             self.next
@@ -226,15 +235,18 @@ impl Connections {
             local: Known::unknown(),
             accepted: None,
             at_ns: event.at_ns,
+            event: id,
+            tid: event.tid,
             is_datagram: false,
             result: None,
             established_after_ns: None,
+            settled_event: None,
             settled_at_ns: 0,
             sent_bytes: 0,
             received_bytes: 0,
             has_data: false,
             is_amqp: false,
-            io_errno: None,
+            io_failed: None,
             end: None,
             closed: false,
         })
@@ -242,16 +254,17 @@ impl Connections {
 }
 
 impl Connection {
-    fn settle(&mut self, at_ns: u64, errno: i32, duration_ns: u64) {
-        self.settled_at_ns = at_ns;
+    fn settle(&mut self, mark: Mark, errno: i32, duration_ns: u64) {
+        self.settled_at_ns = mark.at_ns;
+        self.settled_event = Some(mark.event);
         self.result = Some(errno);
         self.established_after_ns = Some(duration_ns);
     }
 
-    fn data(&mut self, event: &Event) {
+    fn data(&mut self, id: u64, event: &Event) {
         let Body::Data { direction, offset, len, errno, since_attach, .. } = &event.body else { return };
         if *errno != 0 {
-            self.io_errno = Some(*errno);
+            self.io_failed = Some((Mark::new(id, event), *errno));
             return;
         }
         self.has_data = true;

@@ -5,6 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
+use super::mark::Mark;
 use crate::{
     event::{Body, Event, FileCall, Pid},
     python::{self, Owner},
@@ -25,7 +26,7 @@ const MAX_REFUSED: usize = 200;
 #[derive(Clone, Debug, Default)]
 pub struct Imports {
     /// The user's own module files, and when each was first opened.
-    pub own: BTreeMap<String, u64>,
+    pub own: BTreeMap<String, Mark>,
     /// Module files opened of each installed top-level package.
     pub packages: BTreeMap<String, u64>,
     /// Module files opened of the standard library.
@@ -44,6 +45,8 @@ pub struct Refused {
     pub first_ns: u64,
     /// How often it was tried.
     pub count: u64,
+    /// The event of the first try.
+    pub event: u64,
 }
 
 /// All that is known of files.
@@ -85,25 +88,25 @@ pub const fn is_missing(errno: i32) -> bool {
 }
 
 impl Files {
-    pub(super) fn add(&mut self, event: &Event) {
+    pub(super) fn add(&mut self, id: u64, event: &Event) {
         let Some(call) = event.body.file_call() else { return };
         if is_missing(call.errno) {
             *self.missing.entry(event.pid).or_default() += 1;
         } else if call.errno != 0 {
             if matches!(event.body, Body::Open(_)) {
-                self.refuse(event, call);
+                self.refuse(id, event, call);
             }
         } else if let Some(module) = imported(&event.body) {
-            self.imports.entry(event.pid).or_default().add(event.at_ns, module);
+            self.imports.entry(event.pid).or_default().add(Mark::new(id, event), module);
         }
     }
 
-    fn refuse(&mut self, event: &Event, call: &FileCall) {
+    fn refuse(&mut self, id: u64, event: &Event, call: &FileCall) {
         let key = (path_of(call).unwrap_or("(path unknown)").to_owned(), call.errno);
         if let Some(refused) = self.refused.get_mut(&key) {
             refused.count += 1;
         } else if self.refused.len() < MAX_REFUSED {
-            self.refused.insert(key, Refused { pid: event.pid, first_ns: event.at_ns, count: 1 });
+            self.refused.insert(key, Refused { pid: event.pid, first_ns: event.at_ns, count: 1, event: id });
         } else {
             self.refused_left_out += 1;
         }
@@ -111,7 +114,7 @@ impl Files {
 }
 
 impl Imports {
-    fn add(&mut self, at_ns: u64, module: python::ModuleFile) {
+    fn add(&mut self, mark: Mark, module: python::ModuleFile) {
         // A module can be opened more than once (source and bytecode, a traceback quoting it) and is one module.
         let mut hasher = DefaultHasher::new();
         module.path.hash(&mut hasher);
@@ -120,7 +123,7 @@ impl Imports {
         }
         match module.owner {
             Owner::Own if self.own.len() < MAX_OWN => {
-                self.own.insert(module.path, at_ns);
+                self.own.insert(module.path, mark);
             }
             Owner::Own => self.own_left_out += 1,
             Owner::Package(name) => *self.packages.entry(name).or_default() += 1,

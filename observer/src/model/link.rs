@@ -4,38 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use super::mark::Mark;
 use crate::{
     amqp::{
         conversation::{Conversation, Facts, Item, Spoke, What},
         method::Side,
     },
-    event::{Address, Event, Known, Pid, SocketId, Tid},
+    event::{Address, Known, SocketId},
 };
 
 /// A connection's number in its session, from 1, in the order of the first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct LinkId(pub u64);
-
-/// When something was done, by whom, and the event that proves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Mark {
-    /// The event's id.
-    pub event: u64,
-    /// When, in nanoseconds on `CLOCK_MONOTONIC`.
-    pub at_ns: u64,
-    /// In which process.
-    pub pid: Pid,
-    /// In which thread.
-    pub tid: Tid,
-}
-
-impl Mark {
-    /// The mark of an event.
-    pub const fn new(id: u64, event: &Event) -> Self {
-        Self { event: id, at_ns: event.at_ns, pid: event.pid, tid: event.tid }
-    }
-}
 
 /// One thing said on a connection.
 #[derive(Clone, Copy, Debug)]

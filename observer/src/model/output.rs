@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::mark::Mark;
 use crate::{
     event::{Body, Event, OutputStream, Pid},
     python,
@@ -19,6 +20,8 @@ const MAX_STREAMS: usize = 20_000;
 pub struct Line {
     /// When its end was written.
     pub at_ns: u64,
+    /// The event that says so.
+    pub event: u64,
     /// By whom.
     pub pid: Pid,
     /// Where to.
@@ -37,6 +40,8 @@ pub struct Written {
     pub lines: u64,
     /// Writes that failed, and the last error number.
     pub failed: Option<(u64, i32)>,
+    /// The first write that failed.
+    pub first_failed: Option<Mark>,
     /// The last whole lines, oldest first.
     pub last: VecDeque<Vec<u8>>,
     /// What stands after the last newline, when it was written.
@@ -80,7 +85,7 @@ impl Outputs {
     }
 
     /// `parent_of` tells who started a process.
-    pub(super) fn add(&mut self, event: &Event, parent_of: impl Fn(Pid) -> Option<Pid>) {
+    pub(super) fn add(&mut self, id: u64, event: &Event, parent_of: impl Fn(Pid) -> Option<Pid>) {
         let Body::Output { stream, len, errno, .. } = &event.body else { return };
         let key = (event.pid, stream_order(*stream));
         if !self.streams.contains_key(&key) && self.streams.len() >= MAX_STREAMS {
@@ -90,6 +95,7 @@ impl Outputs {
         if *errno != 0 {
             let count = written.failed.map_or(0, |(count, _)| count);
             written.failed = Some((count + 1, *errno));
+            written.first_failed.get_or_insert(Mark::new(id, event));
             return;
         }
         written.bytes += len;
@@ -98,7 +104,14 @@ impl Outputs {
             _ => &event.bytes,
         };
         for bytes in written.complete(event.at_ns, text) {
-            let line = Line { at_ns: event.at_ns, pid: event.pid, stream: *stream, bytes, relayed: false };
+            let line = Line {
+                at_ns: event.at_ns,
+                event: id,
+                pid: event.pid,
+                stream: *stream,
+                bytes,
+                relayed: false,
+            };
             push_line(&mut self.tail, line, &parent_of);
         }
     }

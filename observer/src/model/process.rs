@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::event::{Body, Event, Exec, Known, Origin, Pid, Sender, Tid};
+use super::mark::Mark;
+use crate::event::{Body, Event, Exec, Known, Origin, Pid, Sender};
 
 /// Beyond this many processes new ones are only counted.
 const MAX_PROCESSES: usize = 10_000;
 /// Of the programs one process ran, and of those it could not run, this many are kept.
 const MAX_EXECS: usize = 16;
+/// Of so many programs all they started with is kept; some ten kilobytes each, most of it the environment.
+const MAX_DETAILS: usize = 500;
 
 /// One process.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,25 +33,27 @@ pub struct Process {
     pub threads_started: u64,
     /// Threads that ended while the process lived on.
     pub threads_ended: u64,
-    /// The status it asked to end with (`exit_group`), and when.
-    pub exit_call: Option<(u64, i32)>,
+    /// The status it asked to end with (`exit_group`), and by which thread and when.
+    pub exit_call: Option<(Mark, i32)>,
     /// How it ended; `None` while it lives.
     pub exit: Option<Exit>,
     /// Since when it has been stopped (`T`) or traced (`t`), while it is.
-    pub stopped_since_ns: Option<u64>,
+    pub stopped: Option<Mark>,
     /// How often it was stopped.
     pub stops: u64,
     /// When the kernel's out-of-memory killer chose it.
-    pub oom_victim_at_ns: Option<u64>,
-    /// The last signal queued for it of each number that can end it: by whom.
-    signalled_by: HashMap<i32, Sender>,
+    pub oom_victim: Option<Mark>,
+    /// The last signal queued for it of each number: by whom, when a process sent it.
+    pub signalled_by: HashMap<i32, (Sender, Mark)>,
 }
 
 /// One program a process ran.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Execution {
-    /// When.
-    pub at_ns: u64,
+    /// When, and the event that proves it.
+    pub mark: Mark,
+    /// All it started with; `None` for those beyond the first five hundred.
+    pub details: Option<Box<Exec>>,
     /// The arguments.
     pub argv: Known<Vec<String>>,
     /// The path of the file that ran.
@@ -60,8 +65,8 @@ pub struct Execution {
 /// One program that could not be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailedExec {
-    /// When.
-    pub at_ns: u64,
+    /// When, and the event that proves it.
+    pub mark: Mark,
     /// The path as given.
     pub path: Known<String>,
     /// The error number.
@@ -71,8 +76,10 @@ pub struct FailedExec {
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exit {
-    /// When.
+    /// When, in nanoseconds on `CLOCK_MONOTONIC`.
     pub at_ns: u64,
+    /// The event that proves it.
+    pub event: u64,
     /// Its status, when it was not killed.
     pub code: Option<i32>,
     /// The signal that killed it.
@@ -81,6 +88,8 @@ pub struct Exit {
     pub core_dumped: bool,
     /// Who sent that signal, when a process did and it was seen.
     pub by: Option<Sender>,
+    /// The sending, when it was seen.
+    pub sent: Option<Mark>,
 }
 
 impl Process {
@@ -97,9 +106,9 @@ impl Process {
             threads_ended: 0,
             exit_call: None,
             exit: None,
-            stopped_since_ns: None,
+            stopped: None,
             stops: 0,
-            oom_victim_at_ns: None,
+            oom_victim: None,
             signalled_by: HashMap::new(),
         }
     }
@@ -122,6 +131,7 @@ pub struct Processes {
     current: HashMap<Pid, usize>,
     /// Processes that were not kept because there were too many.
     pub left_out: u64,
+    detailed: usize,
 }
 
 impl Processes {
@@ -155,7 +165,7 @@ impl Processes {
         self.all.iter().filter(move |process| process.parent == Some(pid) && process.pid != pid)
     }
 
-    pub(super) fn add(&mut self, event: &Event) {
+    pub(super) fn add(&mut self, id: u64, event: &Event) {
         let at_ns = event.at_ns;
         match &event.body {
             Body::Fork { child } => {
@@ -176,8 +186,10 @@ impl Processes {
             }
             _ if event.pid.0 == 0 => {}
             body => {
+                let with_details = self.detailed < MAX_DETAILS;
                 if let Some(process) = self.entry(event.pid, event) {
-                    process.add(at_ns, event.tid, body);
+                    process.add(Mark::new(id, event), body, with_details);
+                    self.detailed += usize::from(with_details && matches!(body, Body::Exec(_)));
                 }
             }
         }
@@ -202,36 +214,38 @@ impl Processes {
 }
 
 impl Process {
-    fn add(&mut self, at_ns: u64, tid: Tid, body: &Body) {
+    fn add(&mut self, mark: Mark, body: &Body, with_details: bool) {
         match body {
-            Body::Exec(exec) => self.exec(at_ns, exec),
+            Body::Exec(exec) => self.exec(mark, exec, with_details),
             Body::ExecFailed { path, errno } if self.failed_execs.len() < MAX_EXECS => {
-                self.failed_execs.push(FailedExec { at_ns, path: path.clone(), errno: *errno });
+                self.failed_execs.push(FailedExec { mark, path: path.clone(), errno: *errno });
             }
             Body::Thread { .. } => self.threads_started += 1,
-            Body::ThreadExit { .. } if tid.0 != 0 => self.threads_ended += 1,
-            Body::ExitCall { code, group: true } => self.exit_call = Some((at_ns, *code)),
+            Body::ThreadExit { .. } if mark.tid.0 != 0 => self.threads_ended += 1,
+            Body::ExitCall { code, group: true } => self.exit_call = Some((mark, *code)),
             Body::Exit { code, signal, core_dumped } => {
-                let by = signal.and_then(|signal| self.signalled_by.get(&signal).cloned());
-                self.exit = Some(Exit { at_ns, code: *code, signal: *signal, core_dumped: *core_dumped, by });
-                self.stopped_since_ns = None;
+                let (by, sent) = signal.and_then(|signal| self.signalled_by.get(&signal).cloned()).unzip();
+                let (at_ns, event) = (mark.at_ns, mark.event);
+                let (code, signal, core_dumped) = (*code, *signal, *core_dumped);
+                self.exit = Some(Exit { at_ns, event, code, signal, core_dumped, by, sent });
+                self.stopped = None;
             }
             Body::Signal { signal, sender, .. } => {
                 if let Some(sender) = sender.get() {
-                    self.signalled_by.insert(*signal, sender.clone());
+                    self.signalled_by.insert(*signal, (sender.clone(), mark));
                 }
             }
-            Body::OomVictim => self.oom_victim_at_ns = Some(at_ns),
+            Body::OomVictim => self.oom_victim = Some(mark),
             Body::State { state: 'T' | 't' } => {
-                self.stops += u64::from(self.stopped_since_ns.is_none());
-                self.stopped_since_ns.get_or_insert(at_ns);
+                self.stops += u64::from(self.stopped.is_none());
+                self.stopped.get_or_insert(mark);
             }
-            Body::State { .. } => self.stopped_since_ns = None,
+            Body::State { .. } => self.stopped = None,
             _ => {}
         }
     }
 
-    fn exec(&mut self, at_ns: u64, exec: &Exec) {
+    fn exec(&mut self, mark: Mark, exec: &Exec, with_details: bool) {
         if self.parent.is_none() && exec.ppid.0 != 0 {
             self.parent = Some(exec.ppid);
         }
@@ -240,7 +254,8 @@ impl Process {
             self.execs.pop();
         }
         self.execs.push(Execution {
-            at_ns,
+            mark,
+            details: with_details.then(|| Box::new(exec.clone())),
             argv: exec.argv.clone(),
             exe: exec.exe.get().map_or(Known::unknown(), |exe| exe.path.clone()),
             cwd: exec.cwd.clone(),

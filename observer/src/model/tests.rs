@@ -39,9 +39,9 @@ fn a_process_stays_stopped_until_it_runs_again() {
     let state = |since_us, state| at(since_us, 10, 10, Body::State { state });
     let stopped = fold(&[state(1, 'T'), state(2, 'T')]);
     let process = stopped.processes.get(Pid(10)).unwrap();
-    assert_eq!((process.stopped_since_ns, process.stops), (Some(STARTED_NS + 1_000), 1));
+    assert_eq!((process.stopped.map(|mark| mark.at_ns), process.stops), (Some(STARTED_NS + 1_000), 1));
     let resumed = fold(&[state(1, 'T'), state(2, 'R')]);
-    assert_eq!(resumed.processes.get(Pid(10)).unwrap().stopped_since_ns, None);
+    assert_eq!(resumed.processes.get(Pid(10)).unwrap().stopped, None);
 }
 
 #[test]

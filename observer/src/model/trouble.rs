@@ -27,6 +27,8 @@ pub struct Signals {
     pub first_ns: u64,
     /// When the last was sent.
     pub last_ns: u64,
+    /// The event of the first.
+    pub event: u64,
 }
 
 /// A thread that sits in a system call.
@@ -42,6 +44,10 @@ pub struct StuckThread {
     pub since_ns: u64,
     /// What it waits on, when that is known.
     pub on: Option<String>,
+    /// The call's arguments.
+    pub args: [u64; 6],
+    /// The event that says so.
+    pub event: u64,
 }
 
 /// Waits of more than a second that came to an end, of one process in one call.
@@ -97,10 +103,10 @@ impl Troubles {
         &self.notes
     }
 
-    pub(super) fn add(&mut self, event: &Event) {
+    pub(super) fn add(&mut self, id: u64, event: &Event) {
         match &event.body {
-            Body::Signal { signal, sender, .. } => self.signal(event, *signal, sender.get()),
-            Body::Stuck { syscall, since_ns, on, .. }
+            Body::Signal { signal, sender, .. } => self.signal(id, event, *signal, sender.get()),
+            Body::Stuck { syscall, since_ns, on, args }
                 if self.stuck.len() < MAX_STUCK || self.stuck.contains_key(&event.tid) =>
             {
                 let thread = StuckThread {
@@ -109,6 +115,8 @@ impl Troubles {
                     syscall: syscall.clone(),
                     since_ns: *since_ns,
                     on: on.get().cloned(),
+                    args: *args,
+                    event: id,
                 };
                 self.stuck.insert(event.tid, thread);
             }
@@ -141,7 +149,7 @@ impl Troubles {
         }
     }
 
-    fn signal(&mut self, event: &Event, signal: i32, sender: Option<&Sender>) {
+    fn signal(&mut self, id: u64, event: &Event, signal: i32, sender: Option<&Sender>) {
         let same = |known: &&mut Signals| {
             known.to == event.pid
                 && known.signal == signal
@@ -158,6 +166,7 @@ impl Troubles {
                 count: 1,
                 first_ns: event.at_ns,
                 last_ns: event.at_ns,
+                event: id,
             });
         } else {
             self.signals_left_out += 1;

@@ -5,11 +5,8 @@ use crate::{
         Body,
         broker::{BrokerConnection, BrokerConsumer, BrokerMessage, Passage},
     },
-    render::{
-        escape,
-        style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
-        timeline,
-    },
+    render::style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
+    words::{self, escape},
 };
 
 /// Facts of one event that are shown; the rest are in the session.
@@ -76,7 +73,7 @@ fn describe_connection<'a>(line: &'a mut Line, connection: &BrokerConnection) ->
         line.push(DIM, format!(" in {}", escape::quote(vhost)));
     }
     if let Some(pid) = connection.local_pid {
-        let command = connection.local_command.as_deref().map_or(String::new(), timeline::command);
+        let command = connection.local_command.as_deref().map_or(String::new(), words::command);
         line.push(PLAIN, format!(" from {pid}")).push(DIM, format!(" {command}"));
     }
     let state = connection.state.as_deref().unwrap_or("there");

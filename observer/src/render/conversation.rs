@@ -22,8 +22,9 @@ use crate::{
     render::{
         queues::who,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN, STRONG},
-        timeline, units,
+        timeline,
     },
+    words::units,
 };
 
 /// Of a run of deliveries, publishes and acknowledgements so many are told one by one.

@@ -18,7 +18,7 @@ use serde_json::ser::Formatter;
 
 use crate::{
     event::{Body, Event},
-    render::escape,
+    words::escape,
 };
 
 /// An event and what the session knows about it, ready to be serialised.

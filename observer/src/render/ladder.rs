@@ -3,10 +3,8 @@
 use crate::{
     event::Pid,
     model::ladder::{Ladder, Rung, Step},
-    render::{
-        style::{DIM, GOOD, Line, NAME, ODD, PLAIN},
-        units,
-    },
+    render::style::{DIM, GOOD, Line, NAME, ODD, PLAIN},
+    words::units,
 };
 
 /// A ladder in a line or two of so many columns: `3864 worker exec ✓ boot ✓ … deliver –`. `✓` reached, `–` not reached, `?` not

@@ -9,8 +9,8 @@ use crate::{
     render::{
         queues::who,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN, STRONG, cut},
-        units,
     },
+    words::units,
 };
 
 /// A message's identifier is shown by so many characters: enough to tell one from another, and to ask for it.
@@ -59,7 +59,7 @@ pub fn lines(life: &Life, started_ns: u64, whole_id: bool) -> Vec<Line> {
 
 fn field(line: &mut Line, style: anstyle::Style, text: &str, columns: usize) {
     let end = line.width() + columns + 2;
-    line.push(style, cut(&super::escape::escape(text), columns));
+    line.push(style, cut(&crate::words::escape::escape(text), columns));
     line.push(PLAIN, " ".repeat(end.saturating_sub(line.width())));
 }
 

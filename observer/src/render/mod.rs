@@ -2,17 +2,15 @@
 
 mod broker;
 pub mod conversation;
-pub mod escape;
+pub mod explain;
 pub mod json;
 pub mod ladder;
 pub mod messages;
-pub mod names;
 pub mod queues;
 pub(crate) mod reconcile;
 pub mod style;
 pub mod summary;
 pub mod timeline;
-pub mod units;
 
 #[cfg(test)]
 mod tests;

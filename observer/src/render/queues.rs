@@ -14,8 +14,8 @@ use crate::{
     render::{
         reconcile,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN, STRONG},
-        units,
     },
+    words::units,
 };
 
 /// A process and its thread: `3864/3871`.

@@ -1,10 +1,8 @@
 //! What the broker says of queues and their consumers, beside what was observed, as text. Knows the model; decides nothing.
 
 use super::{
-    escape,
     queues::who,
     style::{DIM, GOOD, Line, NAME, ODD, PLAIN},
-    timeline, units,
 };
 use crate::model::{
     amqp::Mark,
@@ -12,6 +10,7 @@ use crate::model::{
     dramatiq::{self, QueueKind},
     reconcile::{Account, Consumed, Consumption, Holder, Reconciliation},
 };
+use crate::words::{self, escape, units};
 
 /// Names of one kind in a line of the summary; more are counted.
 const NAMED: usize = 3;
@@ -87,23 +86,23 @@ fn consuming(one: &Consumption, started_ns: u64) -> Line {
 
 /// A connection of somebody else: `pika 127.0.0.1:40123 (pid 4711 python rival.py)`.
 fn other(client: &Client) -> String {
-    let mut words = Vec::new();
+    let mut pieces = Vec::new();
     // What it calls itself is the client's own text.
-    words.extend(client.product.as_deref().map(|product| match product {
+    pieces.extend(client.product.as_deref().map(|product| match product {
         "Pika Python Client Library" => "pika".to_owned(),
         product => escape::quote(product),
     }));
-    words.extend(client.connection_name.as_deref().map(escape::quote));
-    words.push(match (&client.peer_host, client.peer_port) {
+    pieces.extend(client.connection_name.as_deref().map(escape::quote));
+    pieces.push(match (&client.peer_host, client.peer_port) {
         (Some(host), Some(port)) if host.contains(':') => format!("[{host}]:{port}"),
         (Some(host), Some(port)) => format!("{host}:{port}"),
         _ => client.name.clone(),
     });
     if let Some(pid) = client.local_pid {
-        let command = client.local_command.as_deref().map_or(String::new(), timeline::command);
-        words.push(format!("(pid {})", format!("{pid} {command}").trim()));
+        let command = client.local_command.as_deref().map_or(String::new(), words::command);
+        pieces.push(format!("(pid {})", format!("{pid} {command}").trim()));
     }
-    words.join(" ")
+    pieces.join(" ")
 }
 
 /// What there is to say of it in the summary: at most two lines.

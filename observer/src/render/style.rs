@@ -3,10 +3,9 @@
 
 use std::io::{self, Write};
 
+use crate::words::escape;
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
-
-use super::escape;
 
 /// Text as it is.
 pub const PLAIN: Style = Style::new();

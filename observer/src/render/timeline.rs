@@ -6,10 +6,10 @@ use crate::{
         NoteLevel, Origin, OutputStream, Sender, Tid,
     },
     render::{
-        broker, escape, names,
+        broker,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
-        units,
     },
+    words::{self, escape, names, units},
 };
 
 /// Of recorded stream data, this many bytes are shown; of output, more.
@@ -116,7 +116,7 @@ fn describe(line: &mut Line, event: &Event) {
 
 fn describe_exec<'a>(line: &'a mut Line, exec: &Exec) -> &'a mut Line {
     match exec.argv.get() {
-        Some(argv) => line.push(GOOD, command(argv)),
+        Some(argv) => line.push(GOOD, words::command(argv)),
         None => {
             line.push(GOOD, quoted(&exec.path)).push(DIM, format!(" (arguments {})", why_absent(&exec.argv)))
         }
@@ -225,14 +225,6 @@ fn ended(line: &mut Line, code: Option<i32>, signal: Option<i32>) -> &mut Line {
         (Some(code), None) => line.push(BAD, format!("status {code}")),
         (None, None) => line.push(ODD, "status unknown"),
     }
-}
-
-/// A command line as one would type it.
-pub fn command(argv: &[String]) -> String {
-    let quote = |word: &String| {
-        shlex::try_quote(word).map_or_else(|_| escape::quote(word), std::borrow::Cow::into_owned)
-    };
-    argv.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// How a connection ended, in words.

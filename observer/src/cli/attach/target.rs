@@ -9,12 +9,12 @@ use super::Args;
 use crate::{
     cli::printable,
     event::Pid,
-    render::timeline,
     session::Invoker,
     source::{
         launch::{Command, Standing},
         proc,
     },
+    words,
 };
 
 /// What is to be observed.
@@ -166,6 +166,6 @@ fn target(pid: u32) -> anyhow::Result<Target> {
     if command.is_empty() {
         bail!("cannot attach to process {pid}: it has no command line (a kernel thread, or it has ended)");
     }
-    tracing::debug!(pid, command = timeline::command(&command), "attaching");
+    tracing::debug!(pid, command = words::command(&command), "attaching");
     Ok(Target::Running { pid: Pid(pid), command })
 }

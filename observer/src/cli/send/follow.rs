@@ -21,9 +21,9 @@ use crate::{
     render::{
         queues::who,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
-        units,
     },
     session::{Filter, Session, State, StateDir},
+    words::units,
 };
 
 /// How often the session is asked for more.

@@ -23,9 +23,9 @@ use crate::{
         conversation::Narrator,
         json, ladder as ladder_text, messages, queues,
         style::{DIM, Line},
-        units,
     },
     session::Session,
+    words::units,
 };
 
 /// Lines of a table for people, unless `--limit` says otherwise.

@@ -7,10 +7,10 @@ use crate::{
     event::{Address, Pid},
     model::connection::Connection,
     render::{
-        names,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
-        timeline, units,
+        timeline,
     },
+    words::{names, units},
 };
 
 /// Connections of one process to one address that came out the same way.
@@ -119,7 +119,8 @@ impl Screen<'_> {
                 None => line.push(PLAIN, ", open"),
             };
         }
-        if let Some(errno) = members.iter().rev().find_map(|member| member.io_errno) {
+        if let Some(errno) = members.iter().rev().find_map(|member| member.io_failed.map(|(_, errno)| errno))
+        {
             line.push(BAD, format!(", {}", names::errno(errno)));
         }
         line

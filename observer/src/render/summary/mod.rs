@@ -11,9 +11,10 @@ use crate::{
     model::{Model, ladder, reconcile::Reconciliation},
     render::{
         style::{BAD, DIM, GOOD, Line, ODD, PLAIN, STRONG},
-        timeline, units,
+        timeline,
     },
     session::{Ending, Header},
+    words::{self, names, units},
 };
 
 /// The screen: so many lines, and a column of labels at their left.
@@ -111,7 +112,7 @@ impl Screen<'_> {
     }
 
     fn headline(&self) -> Vec<Line> {
-        let mut what = Line::new().with(STRONG, timeline::command(&self.header.command));
+        let mut what = Line::new().with(STRONG, words::command(&self.header.command));
         if let Some(pid) = self.header.attached {
             what.push(DIM, format!(" (attached to {pid})"));
         }
@@ -121,7 +122,7 @@ impl Screen<'_> {
         match self.ending {
             None => how.push(ODD, "no end recorded: it is still being recorded, or the recorder was killed"),
             Some(Ending { signal: Some(signal), .. }) => {
-                how.push(BAD, format!("killed by {}", crate::render::names::signal(*signal)))
+                how.push(BAD, format!("killed by {}", names::signal(*signal)))
             }
             Some(Ending { code: Some(0), .. }) => how.push(GOOD, "exited with 0"),
             Some(Ending { code: Some(code), .. }) => how.push(BAD, format!("exited with {code}")),
@@ -171,7 +172,7 @@ impl Screen<'_> {
             let stream = timeline::stream_text(stream);
             totals.push(DIM, format!("{separator}{pid} {stream} {lines}, {}", units::size(written.bytes)));
             if let Some((count, errno)) = written.failed {
-                let errno = crate::render::names::errno(errno);
+                let errno = names::errno(errno);
                 totals.push(BAD, format!(", {} {errno}", units::counted(count, "failed write")));
             }
         }
@@ -224,7 +225,7 @@ impl Screen<'_> {
     }
 
     fn next(&self) -> Vec<Line> {
-        let name = timeline::command(std::slice::from_ref(&self.header.name));
+        let name = words::command(std::slice::from_ref(&self.header.name));
         vec![Line::new().with(STRONG, format!("observer show {name} --kind exec,connect,connected,exit"))]
     }
 }

@@ -4,11 +4,8 @@ use super::Screen;
 use crate::{
     event::{Origin, Pid},
     model::{files::Imports, process::Process},
-    render::{
-        names,
-        style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
-        timeline, units,
-    },
+    render::style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
+    words::{self, names, units},
 };
 
 /// A tree is drawn this deep; what is deeper is drawn at this depth.
@@ -31,7 +28,7 @@ impl Screen<'_> {
                 continue;
             }
             let notable = depth == 0
-                || process.stopped_since_ns.is_some()
+                || process.stopped.is_some()
                 || !process.failed_execs.is_empty()
                 || process.exit.as_ref().is_some_and(|exit| exit.code != Some(0));
             lines.push((notable, self.process(process, depth)));
@@ -57,7 +54,7 @@ impl Screen<'_> {
         let what = match process.program() {
             Some(program) => program.argv.get().map_or_else(
                 || program.exe.get().map_or("(command unknown)", String::as_str).to_owned(),
-                |argv| timeline::command(argv),
+                |argv| words::command(argv),
             ),
             None if process.forked_at_ns.is_some() => "(forked)".to_owned(),
             None => "(was there before)".to_owned(),
@@ -83,7 +80,7 @@ impl Screen<'_> {
         match &process.exit {
             None => {
                 line.push(PLAIN, "  still running");
-                if process.stopped_since_ns.is_some() {
+                if process.stopped.is_some() {
                     line.push(BAD, ", stopped");
                 }
             }
@@ -138,7 +135,8 @@ impl Screen<'_> {
     fn imports_of(&self, pid: Pid, imports: &Imports) -> Vec<Line> {
         let prefix = || Line::new().with(NAME, format!("{pid} "));
         let mut lines = Vec::new();
-        let mut own: Vec<(&String, u64)> = imports.own.iter().map(|(path, at_ns)| (path, *at_ns)).collect();
+        let mut own: Vec<(&String, u64)> =
+            imports.own.iter().map(|(path, mark)| (path, mark.at_ns)).collect();
         own.sort_by_key(|(_, at_ns)| *at_ns);
         let total = own.len() as u64 + imports.own_left_out;
         if total > 0 {

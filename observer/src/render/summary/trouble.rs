@@ -7,10 +7,10 @@ use crate::{
     event::{Known, Pid},
     model::trouble::{Signals, StuckThread},
     render::{
-        names,
         style::{BAD, DIM, Line, NAME, ODD, PLAIN},
-        timeline, units,
+        timeline,
     },
+    words::{names, units},
 };
 
 /// Signals that every program gets and nobody sends on purpose.
@@ -21,11 +21,11 @@ impl Screen<'_> {
         let mut lines = Vec::new();
         for process in self.model.processes.iter() {
             let name = || Line::new().with(NAME, format!("{} ", process.pid));
-            if let Some(at_ns) = process.oom_victim_at_ns {
+            if let Some(at_ns) = process.oom_victim.map(|mark| mark.at_ns) {
                 let text = format!("chosen by the kernel's out-of-memory killer {}", self.about(at_ns));
                 lines.push(name().with(BAD, text));
             }
-            if let Some(since_ns) = process.stopped_since_ns {
+            if let Some(since_ns) = process.stopped.map(|mark| mark.at_ns) {
                 lines.push(name().with(BAD, format!("stopped (state T) since {}", self.about(since_ns))));
             }
         }

@@ -1,0 +1,62 @@
+//! What happened → why. A pure function of a session: the same session gives the same answer. Knows the model; nothing of where events
+//! come from, of files on disk, or of how an answer is shown.
+//!
+//! Each file but the four of the frame holds the rules of one family. A rule concludes from positive evidence only: what was not
+//! observed did not therefore not happen, and a worker that consumes is never called broken.
+
+mod boot;
+pub mod case;
+pub mod catalogue;
+mod connect;
+mod declare;
+mod deliver;
+mod exits;
+pub mod finding;
+mod handshake;
+mod import;
+mod lost;
+mod nothing;
+mod process;
+mod settle;
+mod verdict;
+mod well;
+
+use case::Case;
+use finding::{Finding, Verdict};
+
+/// A rule looks at a case and says what it found.
+type Rule = fn(&Case<'_>, &mut Vec<Finding>);
+
+/// Every rule, by family; their order is no precedence.
+const RULES: &[&[Rule]] = &[
+    boot::RULES,
+    connect::RULES,
+    declare::RULES,
+    deliver::RULES,
+    exits::RULES,
+    handshake::RULES,
+    import::RULES,
+    lost::RULES,
+    nothing::RULES,
+    process::RULES,
+    settle::RULES,
+    well::RULES,
+];
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// What is concluded.
+    pub verdict: Verdict,
+    /// All that was found, what counts most first. The verdict is the first, where there is one.
+    pub findings: Vec<Finding>,
+}
+
+/// Explains a case.
+pub fn explain(case: &Case<'_>) -> Explanation {
+    let mut findings = Vec::new();
+    for rule in RULES.iter().copied().flatten() {
+        rule(case, &mut findings);
+    }
+    verdict::conclude(case, findings)
+}

@@ -1,0 +1,92 @@
+//! Findings → one verdict. Knows precedence; no rule.
+
+use super::{
+    Explanation,
+    case::Case,
+    catalogue::{Class, Code, Severity},
+    finding::{Finding, Verdict},
+};
+use crate::words::units;
+
+/// Orders findings, puts those of several processes together, and takes the first as the verdict.
+///
+/// Precedence: what ended a process; then the lowest rung that broke; then how messages were settled; then what went well. Warnings come
+/// after all failures: beside a worker that consumes they are no verdict.
+pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
+    let mut findings = merge(findings);
+    findings.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.confidence.total_cmp(&a.confidence)));
+    for finding in &mut findings {
+        finding.evidence.sort_by_key(|evidence| (evidence.at_ns, evidence.event));
+        finding.evidence.dedup();
+    }
+    let decisive = findings.iter().find(|finding| is_decisive(finding));
+    let verdict = match decisive {
+        Some(finding) => Verdict::from(finding),
+        None => Verdict::from(&undetermined(case)),
+    };
+    if let Some(index) = findings.iter().position(is_decisive) {
+        let first = findings.remove(index);
+        findings.insert(0, first);
+    }
+    Explanation { verdict, findings }
+}
+
+/// A warning alone decides only where nothing went well: a session with no other finding.
+fn rank(finding: &Finding) -> (u8, Class, u8, u64) {
+    let class = finding.code.entry().class;
+    let tier = match (finding.severity, class) {
+        (Severity::Failure, _) => 0,
+        (_, Class::Well) => 1,
+        (Severity::Warning, _) => 2,
+        (Severity::Ok, _) => 3,
+    };
+    let first_ns = finding.evidence.iter().map(|evidence| evidence.at_ns).min().unwrap_or(u64::MAX);
+    (tier, class, finding.rung as u8, first_ns)
+}
+
+fn is_decisive(finding: &Finding) -> bool {
+    finding.code.entry().class != Class::Unknown
+}
+
+/// The same finding of several processes is one, about the first of them.
+fn merge(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut merged: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let same = |known: &&mut Finding| {
+            (known.code, known.cause, known.severity) == (finding.code, finding.cause, finding.severity)
+                && known.summary == finding.summary
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => {
+                known.also.extend(finding.process.filter(|subject| known.process != Some(*subject)));
+                if known.confidence < finding.confidence {
+                    known.confidence = finding.confidence;
+                }
+                known.evidence.extend(finding.evidence);
+            }
+            None => merged.push(finding),
+        }
+    }
+    merged
+}
+
+/// Nothing conclusive: says what was not observed, and why.
+fn undetermined(case: &Case<'_>) -> Finding {
+    let mut missing = Vec::new();
+    let lost = case.model.troubles.lost();
+    if lost > 0 {
+        missing.push(format!("{} lost", units::counted(lost, "event")));
+    }
+    if case.both.is_none() {
+        missing.push("the broker was not asked (--broker worker)".to_owned());
+    }
+    if case.model.processes.is_empty() {
+        missing.push("no process was seen".to_owned());
+    }
+    if case.ending.is_none() {
+        missing.push("the recording has no end".to_owned());
+    }
+    let why =
+        if missing.is_empty() { String::new() } else { format!(" Not observed: {}.", missing.join("; ")) };
+    Finding::new(Code::Undetermined, 0.0, format!("Nothing that was observed proves a cause.{why}"))
+}
