@@ -5,7 +5,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// Asks again and again until there is an answer; an error that says what was waited for when `limit` passes without one.
-pub fn poll<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn poll<T>(what: &str, limit: Duration, answer: impl FnMut() -> Option<T>) -> Result<T> {
+    poll_every(what, limit, Duration::from_millis(20), answer)
+}
+
+/// [`poll`] where asking is dear: after a while, no more often than every `slowest`.
+pub fn poll_every<T>(
+    what: &str,
+    limit: Duration,
+    slowest: Duration,
+    mut answer: impl FnMut() -> Option<T>,
+) -> Result<T> {
     let start = Instant::now();
     let mut step = Duration::from_millis(1);
     loop {
@@ -17,7 +27,7 @@ pub fn poll<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T
             bail!("waited {:.1} s in vain for this: {what}", waited.as_secs_f64());
         }
         std::thread::sleep(step.min(limit - waited));
-        step = (step * 2).min(Duration::from_millis(20));
+        step = (step * 2).min(slowest);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod deadline;
 pub mod observe;
 pub mod proxy;
 pub mod rabbit;
+pub mod scenario;
 pub mod scene;
 pub mod strace;
 pub mod streams;

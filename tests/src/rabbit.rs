@@ -220,6 +220,11 @@ impl Broker {
         }
     }
 
+    /// What it takes to run the node's tools, such as `rabbitmqctl`, without us: their folder, and the environment they want.
+    pub fn tools(&self) -> (&Path, Vec<(&'static str, String)>) {
+        (&self.scripts, self.environment())
+    }
+
     fn command(&self, script: &str) -> Command {
         let mut command = Command::new(self.scripts.join(script));
         command.envs(self.environment()).current_dir(self.folder.path()).stdin(Stdio::null());
@@ -280,7 +285,7 @@ fn scripts() -> Result<PathBuf> {
 }
 
 /// Four ports that are free now and below the range the kernel hands out, which pika's wake-up sockets draw from all the time.
-fn free_ports() -> Result<[u16; 4]> {
+pub(crate) fn free_ports() -> Result<[u16; 4]> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
     let start = now ^ std::process::id().wrapping_mul(2_654_435_761);

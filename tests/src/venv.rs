@@ -36,7 +36,12 @@ impl Venv {
 
     /// One for this interpreter and these requirements (pip's format), made in the cache when it is not there yet.
     pub fn ensure_with(interpreter: &Path, requirements: &str) -> Result<Self> {
-        let system = interpreter == Path::new("/usr/bin/python3");
+        Self::ensure_in(&cache::dir(), interpreter, requirements)
+    }
+
+    /// As [`Self::ensure_with`], in a folder of one's own choice: one that other users may enter, for instance.
+    pub fn ensure_in(cache: &Path, interpreter: &Path, requirements: &str) -> Result<Self> {
+        let system = interpreter == Path::new(DEBIANS);
         if system {
             apt::ensure(&[
                 Package::new("python3", "runs dramatiq"),
@@ -45,8 +50,7 @@ impl Venv {
         }
         let version = version(interpreter)?;
         let key = fnv1a(format!("{}\n{requirements}", interpreter.display()).as_bytes());
-        let cache = cache::dir();
-        fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+        fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
         let root = cache.join(format!("venv-{version}-{key:016x}"));
         let done = root.join("done");
         // Its scripts hold its path, so it is made in place: the lock keeps others out meanwhile, the marker comes last.
@@ -93,24 +97,26 @@ pub fn interpreter() -> PathBuf {
     if let Some(chosen) = std::env::var_os("OBSERVER_PYTHON").filter(|chosen| !chosen.is_empty()) {
         return chosen.into();
     }
+    ["3.12", "3.11", "3.13", "3.10"].into_iter().find_map(pyenv).unwrap_or_else(|| DEBIANS.into())
+}
+
+/// Debian's own interpreter: the one that every user may run.
+pub const DEBIANS: &str = "/usr/bin/python3";
+
+/// pyenv's newest interpreter of a minor version, such as `3.12`.
+pub fn pyenv(minor: &str) -> Option<PathBuf> {
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
-    let pyenv =
+    let versions =
         std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from).join("versions");
-    let installed: Vec<String> = fs::read_dir(&pyenv)
-        .into_iter()
-        .flatten()
+    let prefix = format!("{minor}.");
+    let patch = |name: &str| name.strip_prefix(&prefix)?.parse::<u32>().ok();
+    let installed = fs::read_dir(&versions).into_iter().flatten();
+    let newest = installed
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    let newest = |minor: &str| {
-        let patch = |name: &String| name.strip_prefix(minor)?.parse::<u32>().ok();
-        installed.iter().filter(|name| patch(name).is_some()).max_by_key(|name| patch(name))
-    };
-    ["3.12.", "3.11.", "3.13.", "3.10."]
-        .into_iter()
-        .filter_map(newest)
-        .map(|name| pyenv.join(name).join("bin/python3"))
-        .find(|python| python.exists())
-        .unwrap_or_else(|| "/usr/bin/python3".into())
+        .filter(|name| versions.join(name).join("bin/python3").exists())
+        .filter_map(|name| Some((patch(&name)?, name)))
+        .max()?;
+    Some(versions.join(newest.1).join("bin/python3"))
 }
 
 fn version(interpreter: &Path) -> Result<String> {

@@ -5,6 +5,7 @@ mod demo;
 mod ebpf;
 mod machine;
 mod run;
+mod scenarios;
 mod test;
 
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ enum Verb {
     Test(test::Args),
     /// Install what it takes, then observe a worker that works and one that does not (as root)
     Demo(demo::Args),
+    /// Run the corpus of real failures, and hold what is concluded against what is expected (as root)
+    Scenarios(scenarios::Args),
     /// Measure what observing costs a worker, beside strace and bpftrace (as root)
     Bench(bench::Args),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Ebpf(args) => ebpf::main(&args),
         Verb::Test(args) => test::main(&args),
         Verb::Demo(args) => demo::main(&args),
+        Verb::Scenarios(args) => scenarios::main(&args),
         Verb::Bench(args) => bench::main(&args),
     };
     match done {
