@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
 use observer::cli::{
-    Context, ExitStatus, Format, attach, diff, doctor, explain, ls, printable_lines, rm, send, show,
+    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, ls, printable_lines, rm, send, show,
 };
 
 /// Says from outside why a dramatiq worker does not consume its messages.
@@ -55,6 +55,7 @@ enum Verb {
     Show(show::Args),
     Explain(explain::Args),
     Diff(diff::Args),
+    Bisect(bisect::Args),
     Rm(rm::Args),
     Send(send::Args),
     Doctor(doctor::Args),
@@ -109,6 +110,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Show(args) => show::run(args, &context),
         Verb::Explain(args) => explain::run(args, &context),
         Verb::Diff(args) => diff::run(args, &context),
+        Verb::Bisect(args) => bisect::run(args, &context),
         Verb::Rm(args) => rm::run(args, &context),
         Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

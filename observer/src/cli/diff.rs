@@ -64,7 +64,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-fn read(dir: &StateDir, name: &str) -> anyhow::Result<Run> {
+/// Reads a session as a run to compare.
+pub(super) fn read(dir: &StateDir, name: &str) -> anyhow::Result<Run> {
     let session = Session::open(&dir.find(name)?)?;
     let mut reader = Reader::new(session.header().started_ns);
     session.events(&Filter::default(), |id, event| {

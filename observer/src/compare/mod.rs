@@ -4,12 +4,14 @@
 //! What a run *was given* (environment, arguments, directory, user, limits, files) comes before what it then *did* (modules, broker,
 //! exit): the second follows from the first.
 
+pub mod bisect;
 mod divergence;
 mod effects;
 mod environment;
 mod given;
 mod normal;
 pub mod run;
+pub mod toggle;
 
 use serde::Serialize;
 

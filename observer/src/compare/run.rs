@@ -277,5 +277,9 @@ fn module_name(path: &str, normal: &Normal) -> String {
         return dotted(rest.trim_start_matches('/'));
     }
     let normal = normal.path(path);
-    dotted(normal.strip_prefix("{cwd}/").unwrap_or(&normal))
+    match normal.strip_prefix("{cwd}/") {
+        Some(rest) => dotted(rest),
+        // Which part of it is the directory of sys.path does not show: its own name, and that of its package where it is one.
+        None => dotted(normal.trim_end_matches("/__init__.py").rsplit('/').next().unwrap_or(&normal)),
+    }
 }
