@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod conversation;
+pub mod diff;
 pub mod explain;
 pub mod json;
 pub mod ladder;

@@ -151,6 +151,16 @@ impl Redactor {
         }
     }
 
+    /// The secrets of a variable, each with the mark that stands for it in this state directory's sessions: for who holds the secret
+    /// already and has to put it back where it stood.
+    pub fn marks(&self, name: &str, value: &str) -> Vec<(String, String)> {
+        let whole = secret::named(name) && !secret::names_file(value);
+        let ranges = secret::ranges(value.as_bytes(), false);
+        let parts = ranges.into_iter().filter_map(|range| value.get(range));
+        let secrets = whole.then_some(value).into_iter().chain(parts);
+        secrets.map(|secret| (self.placeholder(secret.as_bytes()), secret.to_owned())).collect()
+    }
+
     /// Replaces the secrets in the words of a command, and remembers them.
     pub fn redact_command(&mut self, words: &mut [String]) {
         let mut value_of_secret = false;
