@@ -15,6 +15,7 @@ pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod tracebacks;
 pub mod trouble;
 
 #[cfg(test)]
@@ -51,6 +52,8 @@ pub struct Model {
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// The exceptions that were printed.
+    pub tracebacks: tracebacks::Tracebacks,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
     /// What was said in AMQP: connections, consumers, queues, messages.
@@ -73,6 +76,7 @@ impl Model {
             files: files::Files::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            tracebacks: tracebacks::Tracebacks::default(),
             troubles: trouble::Troubles::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
@@ -109,7 +113,9 @@ impl Model {
         self.files.add(id, event);
         self.connections.add(id, event);
         let processes = &self.processes;
-        self.outputs.add(id, event, |pid| processes.get(pid).and_then(|process| process.parent));
+        let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
+        self.outputs.add(id, event, parent_of);
+        self.tracebacks.add(id, event, parent_of);
         self.troubles.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;
