@@ -14,11 +14,12 @@ use crate::{
         catalogue::{Code, Severity},
         finding::{Evidence, Finding, Verdict},
     },
-    event::Pid,
+    event::{NoteLevel, Pid},
     render::{
         ladder,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN, STRONG},
     },
+    session::Ending,
     words::{self, units},
 };
 
@@ -27,10 +28,11 @@ const SCREEN_LINES: usize = 24;
 const MAX_COLUMNS: usize = 100;
 const MIN_COLUMNS: usize = 40;
 const LABEL_COLUMNS: usize = 10;
-const SUMMARY_LINES: usize = 6;
-const EVIDENCE_LINES: usize = 6;
-const LADDER_LINES: usize = 4;
+const SUMMARY_LINES: usize = 5;
+const EVIDENCE_LINES: usize = 5;
+const LADDER_LINES: usize = 3;
 const OTHER_LINES: usize = 3;
+const UNSEEN_LINES: usize = 2;
 const REMEDY_LINES: usize = 3;
 
 /// Writes an explanation: the cause in the first line, the evidence under it, the next step last; at most 24 lines of `columns` (40 to
@@ -49,7 +51,7 @@ pub fn write(
     let lines = screen(case, explanation, columns, whole);
     let most = if whole { usize::MAX } else { SCREEN_LINES };
     debug_assert!(lines.len() <= most, "{} lines", lines.len());
-    lines.iter().take(most).try_for_each(|line| line.write(out, Some(columns)))
+    lines.iter().take(most).try_for_each(|line| line.write(out, (!whole).then_some(columns)))
 }
 
 fn screen(case: &Case<'_>, explanation: &Explanation, columns: usize, whole: bool) -> Vec<Line> {
@@ -86,6 +88,7 @@ fn screen(case: &Case<'_>, explanation: &Explanation, columns: usize, whole: boo
         cut(ladders, most(LADDER_LINES), "more; observer show --ladder"),
     ));
     lines.extend(labelled("not seen", STRONG, not_seen(case, verdict, room, whole)));
+    lines.extend(labelled("session", STRONG, vec![session(case)]));
     lines.extend(labelled("next", STRONG, wrapped(STRONG, &verdict.remedy, room, most(REMEDY_LINES))));
     lines
 }
@@ -136,9 +139,11 @@ fn cut(mut lines: Vec<Line>, most: usize, note: &str) -> Vec<Line> {
 fn evidence(case: &Case<'_>, finding: &Finding, most: usize) -> Vec<Line> {
     let line = |one: &Evidence| {
         Line::new()
-            .with(DIM, format!("{:>11}  ", units::moment(one.at_ns, case.model.started_ns)))
+            .with(
+                DIM,
+                format!("{:>11}  event {:<6} ", units::moment(one.at_ns, case.model.started_ns), one.event),
+            )
             .with(PLAIN, &one.text)
-            .with(DIM, format!("  (event {})", one.event))
     };
     cut(finding.evidence.iter().map(line).collect(), most, "more; all of it: -v")
 }
@@ -161,6 +166,21 @@ fn other(case: &Case<'_>, finding: &Finding, whole: bool) -> Vec<Line> {
     lines
 }
 
+/// What was recorded, how it ended, and where to see more.
+fn session(case: &Case<'_>) -> Line {
+    let ran = units::duration(case.ended_ns().saturating_sub(case.header.started_ns));
+    let ended = match case.ending {
+        None => "no end recorded".to_owned(),
+        Some(Ending { signal: Some(signal), .. }) => format!("killed by {}", words::names::signal(*signal)),
+        Some(Ending { code: Some(code), .. }) => format!("exited with {code}"),
+        Some(Ending { reason, .. }) => reason.clone(),
+    };
+    let name = words::command(std::slice::from_ref(&case.header.name));
+    Line::new()
+        .with(PLAIN, format!("{ran}, {ended}  "))
+        .with(DIM, format!("observer show {name} --summary, observer explain {name} -v"))
+}
+
 /// The ladders, those that came least far first.
 fn shortest<'c>(case: &'c Case<'_>) -> Vec<&'c crate::model::ladder::Ladder> {
     let mut ladders: Vec<_> = case.ladders.iter().collect();
@@ -175,14 +195,22 @@ fn not_seen(case: &Case<'_>, verdict: &Verdict, columns: usize, whole: bool) -> 
     if lost > 0 {
         lines.push(Line::new().with(BAD, format!("{} lost", units::counted(lost, "event"))));
     }
+    for (level, text, count) in case.model.troubles.notes() {
+        if *level != NoteLevel::Info {
+            let times = if *count > 1 { format!(" (×{count})") } else { String::new() };
+            lines.extend(wrapped(
+                PLAIN,
+                &format!("{text}{times}"),
+                columns,
+                if whole { usize::MAX } else { 2 },
+            ));
+        }
+    }
     if whole || verdict.code == Code::Undetermined {
         let unseen = case.header.sources.iter().flat_map(|source| &source.unseen);
         lines.extend(unseen.flat_map(|text| wrapped(DIM, text, columns, usize::MAX)));
-        if !whole {
-            lines = cut(lines, 3, "more; with them: -v");
-        }
     }
-    lines
+    if whole { lines } else { cut(lines, UNSEEN_LINES, "more; with them: -v") }
 }
 
 /// The explanation as a document of schema `observer.explain/1`.
@@ -252,4 +280,64 @@ struct Exit {
 struct Lost {
     total: u64,
     by: BTreeMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        diagnose::finding::Subject,
+        model::{Model, fixture},
+    };
+
+    fn finding(code: Code) -> Finding {
+        let events = (1..30).map(|event| Evidence {
+            event,
+            at_ns: fixture::STARTED_NS + event,
+            text: format!("said {}", fixture::HOSTILE.repeat(9)),
+        });
+        Finding::new(code, 0.9, "a long story ".repeat(90))
+            .about(Subject { pid: Pid(fixture::WORKER), role: "worker" })
+            .remedy("do this ".repeat(60))
+            .evidence(events)
+    }
+
+    fn shown(columns: usize, whole: bool) -> String {
+        let (header, ending) = (fixture::header(), fixture::ending());
+        let events = fixture::events();
+        let model = Model::fold(fixture::STARTED_NS, &events);
+        let case = Case::new(&header, Some(&ending), &model);
+        let codes =
+            [Code::VhostNotFound, Code::ActorFailing, Code::Healthy, Code::BrokerAlarm, Code::MessageDelayed];
+        let findings: Vec<Finding> = codes.into_iter().map(finding).collect();
+        let explanation = Explanation { verdict: Verdict::from(&findings[0]), findings };
+        let mut out = anstream::StripStream::new(Vec::new());
+        write(&mut out, &case, &explanation, columns, whole).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    #[test]
+    fn it_fits_one_screen_whatever_was_found() {
+        for columns in [20, 40, 80, 100, 300] {
+            let text = shown(columns, false);
+            assert!(text.lines().count() <= SCREEN_LINES, "{columns}: {} lines", text.lines().count());
+            for line in text.lines() {
+                let width = unicode_width::UnicodeWidthStr::width(line);
+                assert!(width <= columns.clamp(MIN_COLUMNS, MAX_COLUMNS), "{columns}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_cause_is_first_and_what_to_do_is_last() {
+        let text = shown(100, false);
+        assert!(text.lines().next().unwrap().contains("vhost-not-found"));
+        assert!(text.lines().rev().take(REMEDY_LINES).any(|line| line.starts_with("next")));
+        assert!(text.chars().all(|c| c == '\n' || words::escape::is_plain(c)), "{text:?}");
+    }
+
+    #[test]
+    fn all_the_evidence_is_shown_when_it_is_asked_for() {
+        assert_eq!(shown(100, true).matches("  event ").count(), 5 * 29);
+    }
 }

@@ -26,6 +26,9 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// With the time a source takes to hand over, what may be lost when we are killed stays under 100 ms.
 const COMMIT_EVERY: Duration = Duration::from_millis(40);
 
+/// A transaction that holds so much is committed however young it is: when the disk gets full, what the open one holds is lost.
+const COMMIT_BYTES: usize = 256 << 10;
+
 /// How many events pass between two looks at the clock.
 const CLOCK_EVERY: usize = 256;
 
@@ -53,6 +56,8 @@ pub struct Recorder {
     began: Option<Instant>,
     /// In the open transaction, by kind: lost when it fails.
     pending: Tally,
+    /// What the open transaction holds.
+    pending_bytes: usize,
     /// Could not be stored, by kind, and is not yet told.
     unstored: Tally,
     last_ns: u64,
@@ -95,6 +100,7 @@ impl Recorder {
             json: Vec::with_capacity(1 << 16),
             began: None,
             pending: Tally::default(),
+            pending_bytes: 0,
             unstored: Tally::default(),
             last_ns: header.started_ns,
             mark,
@@ -142,6 +148,8 @@ impl Recorder {
             self.pending.add(event.body.kind(), 1);
             if let Err(error) = self.begin_if_needed().and_then(|()| self.insert(&event)) {
                 self.fail(&error);
+            } else if self.pending_bytes >= COMMIT_BYTES {
+                self.commit();
             }
         }
         self.commit_if_due();
@@ -227,6 +235,7 @@ impl Recorder {
         if self.began.is_none() {
             self.connection.execute_batch("BEGIN")?;
             self.began = Some(Instant::now());
+            self.pending_bytes = 0;
         }
         Ok(())
     }
@@ -236,6 +245,7 @@ impl Recorder {
         self.json.clear();
         serde_json::to_writer(&mut self.json, &event.body).map_err(to_sql_error)?;
         let data = fields_only(&mut self.json, kind)?;
+        self.pending_bytes += data.len() + event.bytes.len();
         let bytes = (!event.bytes.is_empty()).then_some(event.bytes.as_slice());
         self.connection.prepare_cached(INSERT)?.execute(params![
             to_i64(event.at_ns),

@@ -23,6 +23,7 @@ use target::Target;
 use super::{Context, ExitStatus, printable, printable_lines, progress, show};
 use crate::{
     amqp::mask::StreamMasker,
+    diagnose::{self, case::Case},
     event::{Body, Event, Pid},
     fold,
     model::{
@@ -31,7 +32,7 @@ use crate::{
         ladder::Rung,
     },
     recording::{Glance, Recording, Watch},
-    render::{ladder, summary, timeline},
+    render::{explain, ladder, timeline},
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
     source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, probe, proc},
     words::{self, units},
@@ -97,7 +98,7 @@ pub struct Args {
     /// Keep message bodies as they are; otherwise arguments, and bodies that are no dramatiq message, are blanked before they are stored
     #[arg(long)]
     pub bodies: bool,
-    /// Print nothing but errors: no first line, no summary
+    /// Print nothing but errors: no first line, no verdict
     #[arg(short, long, conflicts_with = "follow")]
     pub quiet: bool,
 }
@@ -194,26 +195,23 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if let Some(trouble) = trouble {
         say(&format!("observer: {trouble}"));
     }
-    if let Some(Err(error)) = &launched {
+    let not_started = launched.as_ref().and_then(|launched| launched.as_ref().err());
+    if let Some(error) = not_started {
         say(&format!("observer: {error}"));
         say(&format!("  the attempts are in the session: observer show {name} --kind exec-failed"));
-        return Ok(ExitStatus::from(error.status()));
     }
-    // Only the summary tells of files.
+    // Only an explanation asks for files.
     let wanted = if args.quiet { fold::without_files() } else { Filter::default() };
     let model = progress::while_slow("reading the session", || derive(&path, &wanted));
     if !args.quiet {
         match model {
-            Ok(model) => summary(&path, &model, context),
+            Ok(model) => explanation(&path, &model, context),
             Err(error) => {
-                say(&format!(
-                    "observer: cannot print the summary: {error:#}; the session is {}",
-                    path.display()
-                ));
+                say(&format!("observer: cannot explain: {error:#}; the session is {}", path.display()));
             }
         }
     }
-    Ok(ExitStatus::from(ended.status()))
+    Ok(ExitStatus::from(not_started.map_or_else(|| ended.status(), |error| error.status())))
 }
 
 /// Folds the session that has ended; writes what is derived from it where that can be, and gives what happened.
@@ -231,15 +229,17 @@ fn derive(path: &Path, wanted: &Filter) -> Result<Model, SessionError> {
     })
 }
 
-/// Prints the summary to standard error: standard output is the command's own.
-fn summary(path: &Path, model: &Model, context: &Context) {
+/// Prints what is concluded to standard error: standard output is the command's own.
+fn explanation(path: &Path, model: &Model, context: &Context) {
     let shown = Session::open(path).map_err(anyhow::Error::from).and_then(|session| {
         let mut out = anstream::AutoStream::new(std::io::stderr(), context.choice);
         let ending = session.ending();
-        Ok(summary::write(&mut out, session.header(), ending.as_ref(), model, show::columns())?)
+        let case = Case::new(session.header(), ending.as_ref(), model);
+        let whole = context.verbose > 0;
+        Ok(explain::write(&mut out, &case, &diagnose::explain(&case), show::columns(), whole)?)
     });
     if let Err(error) = shown {
-        say(&format!("observer: cannot print the summary: {error:#}; the session is {}", path.display()));
+        say(&format!("observer: cannot print the explanation: {error:#}; the session is {}", path.display()));
     }
 }
 

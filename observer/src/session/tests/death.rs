@@ -151,3 +151,18 @@ fn what_cannot_be_stored_is_counted_until_there_is_room() {
     assert_eq!(kept(&session).0 + lost(&session), given);
     assert_eq!(session.ending(), Some(ending()));
 }
+
+#[test]
+fn a_burst_that_fills_the_disk_leaves_what_came_first() {
+    let (_scratch, dir) = state_dir();
+    let mut recorder = record(&dir, header("a", "one"), Vec::new());
+    recorder.limit_pages(300);
+    // In one go, as after a wait for the processor: far less than the time between two commits.
+    recorder.append((0..20_000).map(|n| note(STARTED_NS + n)).collect(), None);
+    assert!(recorder.trouble().is_some());
+    drop(recorder.finish(ending()));
+    let session = Session::open(&dir.find("one").unwrap()).unwrap();
+    let (stored, told) = kept(&session);
+    assert!(told && stored > 500, "{stored} stored");
+    assert_eq!(stored + lost(&session), 20_000, "every event is stored or counted");
+}
