@@ -2,9 +2,11 @@
 //! neither eBPF nor SQLite nor the terminal.
 
 pub mod broker;
+mod disk;
 mod network;
 mod program;
 
+pub use disk::{ModuleSearch, Near, SourceLook};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
 use serde::{Deserialize, Serialize};
@@ -430,6 +432,10 @@ pub enum Body {
     BrokerAlarm(BrokerAlarm),
     /// A way to learn from the broker opened or closed.
     BrokerAccess(BrokerAccess),
+    /// The disk was searched for a module of this process.
+    ModuleSearch(ModuleSearch),
+    /// The source of a module of this process was looked at.
+    SourceLook(SourceLook),
 }
 
 /// Who sent a signal.
@@ -504,7 +510,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 39] = [
+    pub const KINDS: [&str; 41] = [
         "fork",
         "thread",
         "exec",
@@ -544,6 +550,8 @@ impl Body {
         "broker-message",
         "broker-alarm",
         "broker-access",
+        "module-search",
+        "source-look",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -588,6 +596,8 @@ impl Body {
             Self::BrokerMessage(_) => "broker-message",
             Self::BrokerAlarm(_) => "broker-alarm",
             Self::BrokerAccess(_) => "broker-access",
+            Self::ModuleSearch(_) => "module-search",
+            Self::SourceLook(_) => "source-look",
         }
     }
 

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
 pub mod files;
+pub mod imports;
 pub mod ladder;
 pub mod link;
 pub mod lives;
@@ -48,6 +49,8 @@ pub struct Model {
     pub processes: process::Processes,
     /// Imports and refused files.
     pub files: files::Files,
+    /// How each process looked for modules, and what the disk says of them.
+    pub imports: imports::ImportTrails,
     /// The connections.
     pub connections: connection::Connections,
     /// The output.
@@ -74,6 +77,7 @@ impl Model {
             counts: BTreeMap::new(),
             processes: process::Processes::default(),
             files: files::Files::default(),
+            imports: imports::ImportTrails::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
             tracebacks: tracebacks::Tracebacks::default(),
@@ -111,6 +115,7 @@ impl Model {
         *self.counts.entry(event.body.kind()).or_default() += 1;
         self.processes.add(id, event);
         self.files.add(id, event);
+        self.imports.add(id, event);
         self.connections.add(id, event);
         let processes = &self.processes;
         let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);

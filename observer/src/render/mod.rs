@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod conversation;
+mod disk;
 pub mod explain;
 pub mod json;
 pub mod ladder;
