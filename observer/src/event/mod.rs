@@ -6,6 +6,9 @@ mod known;
 mod network;
 mod program;
 
+mod disk;
+
+pub use disk::{ModuleSearch, Near, SourceLook};
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
@@ -365,6 +368,10 @@ pub enum Body {
     BrokerAlarm(BrokerAlarm),
     /// A way to learn from the broker opened or closed.
     BrokerAccess(BrokerAccess),
+    /// The disk was searched for a module of this process.
+    ModuleSearch(ModuleSearch),
+    /// The source of a module of this process was looked at.
+    SourceLook(SourceLook),
 }
 
 /// Who sent a signal.
@@ -439,7 +446,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 39] = [
+    pub const KINDS: [&str; 41] = [
         "fork",
         "thread",
         "exec",
@@ -479,6 +486,8 @@ impl Body {
         "broker-message",
         "broker-alarm",
         "broker-access",
+        "module-search",
+        "source-look",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -523,6 +532,8 @@ impl Body {
             Self::BrokerMessage(_) => "broker-message",
             Self::BrokerAlarm(_) => "broker-alarm",
             Self::BrokerAccess(_) => "broker-access",
+            Self::ModuleSearch(_) => "module-search",
+            Self::SourceLook(_) => "source-look",
         }
     }
 

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
 pub mod files;
+pub mod imports;
 pub mod ladder;
 pub mod link;
 pub mod lives;
@@ -15,6 +16,7 @@ pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod tracebacks;
 pub mod trouble;
 
 #[cfg(test)]
@@ -47,10 +49,14 @@ pub struct Model {
     pub processes: process::Processes,
     /// Imports and refused files.
     pub files: files::Files,
+    /// How each process looked for modules, and what the disk says of them.
+    pub imports: imports::ImportTrails,
     /// The connections.
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// The exceptions that were printed.
+    pub tracebacks: tracebacks::Tracebacks,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
     /// What was said in AMQP: connections, consumers, queues, messages.
@@ -71,8 +77,10 @@ impl Model {
             counts: BTreeMap::new(),
             processes: process::Processes::default(),
             files: files::Files::default(),
+            imports: imports::ImportTrails::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            tracebacks: tracebacks::Tracebacks::default(),
             troubles: trouble::Troubles::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
@@ -107,9 +115,12 @@ impl Model {
         *self.counts.entry(event.body.kind()).or_default() += 1;
         self.processes.add(id, event);
         self.files.add(id, event);
+        self.imports.add(id, event);
         self.connections.add(id, event);
         let processes = &self.processes;
-        self.outputs.add(id, event, |pid| processes.get(pid).and_then(|process| process.parent));
+        let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
+        self.outputs.add(id, event, parent_of);
+        self.tracebacks.add(id, event, parent_of);
         self.troubles.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;

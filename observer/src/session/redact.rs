@@ -134,6 +134,15 @@ impl Redactor {
             }
             Body::Bind { address, .. } | Body::Listen { address, .. } => self.address(address),
             Body::Stuck { on, .. } => self.path(on),
+            Body::ModuleSearch(search) => {
+                self.text(&mut search.name);
+                search.absent.iter_mut().for_each(|entry| self.text(entry));
+                for near in &mut search.near {
+                    self.text(&mut near.root);
+                    self.text(&mut near.path);
+                }
+            }
+            Body::SourceLook(look) => self.text(&mut look.path),
             Body::Note { text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {

@@ -37,7 +37,7 @@ use crate::{
     recording::{Glance, Recording, Watch},
     render::{explain, ladder, timeline},
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
-    source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, probe, proc},
+    source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, nearby::Nearby, probe, proc},
     words::{self, units},
 };
 
@@ -191,7 +191,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let tracing_after_ns = proc::monotonic_ns() - begun_ns;
     let seen = SignalsSeen::default();
     let facts = source.last_facts();
-    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(source)];
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Nearby::around(source))];
     let found = broker.map(|(broker, found)| {
         sources.push(Box::new(broker));
         found

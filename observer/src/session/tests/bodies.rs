@@ -181,6 +181,21 @@ fn brokers() -> [Body; 7] {
             available: false,
             detail: "tracing is off".into(),
         }),
+        Body::ModuleSearch(ModuleSearch {
+            name: "app.tasks".into(),
+            near: vec![Near { root: "/srv".into(), path: "/srv/app/tasks.py".into() }],
+            installed: None,
+            absent: vec!["/srv/lib".into()],
+            entries: 12,
+            complete: true,
+        }),
+        Body::SourceLook(SourceLook {
+            path: "/srv/app/tasks.py".into(),
+            actors: vec![7],
+            imports: vec![(1, "dramatiq".into())],
+            complete: true,
+            ..SourceLook::default()
+        }),
     ]
 }
 
@@ -218,6 +233,8 @@ const fn complete(body: &Body) -> bool {
         | Body::BrokerEvent(_)
         | Body::BrokerMessage(_)
         | Body::BrokerAlarm(_)
-        | Body::BrokerAccess(_) => true,
+        | Body::BrokerAccess(_)
+        | Body::ModuleSearch(_)
+        | Body::SourceLook(_) => true,
     }
 }
