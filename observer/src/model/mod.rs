@@ -6,15 +6,18 @@ pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
 pub mod files;
+pub mod held;
 pub mod ladder;
 pub mod link;
 pub mod lives;
+pub mod lookup;
 pub mod mark;
 pub mod message;
 pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod signals;
 pub mod trouble;
 
 #[cfg(test)]
@@ -53,6 +56,10 @@ pub struct Model {
     pub outputs: output::Outputs,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// The signals of each process, in order.
+    pub signals: signals::Signals,
+    /// Programs that were looked for in vain.
+    pub lookups: lookup::Lookups,
     /// What was said in AMQP: connections, consumers, queues, messages.
     pub amqp: amqp::Amqp,
     /// What the broker says of itself.
@@ -74,6 +81,8 @@ impl Model {
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
             troubles: trouble::Troubles::default(),
+            signals: signals::Signals::default(),
+            lookups: lookup::Lookups::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
             ladders: ladder::Ladders::default(),
@@ -111,6 +120,8 @@ impl Model {
         let processes = &self.processes;
         self.outputs.add(id, event, |pid| processes.get(pid).and_then(|process| process.parent));
         self.troubles.add(id, event);
+        self.signals.add(id, event);
+        self.lookups.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;
         ladders.add(id, event);
