@@ -188,12 +188,9 @@ fn left_at_run_time(case: &Case<'_>, process: &Process, code: i32) -> bool {
 /// Whether its first thread printed a traceback before the end.
 fn is_explained(case: &Case<'_>, process: &Process) -> bool {
     let Some(exit) = &process.exit else { return false };
-    let _ = LAST_WORDS_NS;
-    let mut streams = case.model.outputs.iter().filter(|(pid, ..)| *pid == process.pid);
-    exit.code == Some(1)
-        && streams.any(|(_, _, written)| {
-            written.last.iter().any(|line| line.starts_with(b"Traceback (most recent call last)"))
-        })
+    case.model.tracebacks.of(process.pid).any(|raised| {
+        raised.last.tid.0 == process.pid.0 && raised.last.at_ns + LAST_WORDS_NS >= exit.at_ns
+    })
 }
 
 /// What a process is, for a person: without its id, so that findings of several are alike.

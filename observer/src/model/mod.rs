@@ -18,6 +18,7 @@ pub mod process;
 pub mod queue;
 pub mod reconcile;
 pub mod signals;
+pub mod tracebacks;
 pub mod trouble;
 
 #[cfg(test)]
@@ -54,6 +55,8 @@ pub struct Model {
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// The exceptions that were printed.
+    pub tracebacks: tracebacks::Tracebacks,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
     /// The signals of each process, in order.
@@ -80,6 +83,7 @@ impl Model {
             files: files::Files::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            tracebacks: tracebacks::Tracebacks::default(),
             troubles: trouble::Troubles::default(),
             signals: signals::Signals::default(),
             lookups: lookup::Lookups::default(),
@@ -118,7 +122,9 @@ impl Model {
         self.files.add(id, event);
         self.connections.add(id, event);
         let processes = &self.processes;
-        self.outputs.add(id, event, |pid| processes.get(pid).and_then(|process| process.parent));
+        let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
+        self.outputs.add(id, event, parent_of);
+        self.tracebacks.add(id, event, parent_of);
         self.troubles.add(id, event);
         self.signals.add(id, event);
         self.lookups.add(id, event);

@@ -1,6 +1,7 @@
 //! What is specific to CPython: how a path tells whose module it is. Knows paths only; nothing of events, processes or terminals.
 
 pub mod interpreter;
+pub mod traceback;
 
 /// Whose code a module file is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
