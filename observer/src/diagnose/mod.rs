@@ -4,20 +4,26 @@
 //! Each file but the four of the frame holds the rules of one family. A rule concludes from positive evidence only: what was not
 //! observed did not therefore not happen, and a worker that consumes is never called broken.
 
+mod arguments;
 mod boot;
 pub mod case;
 pub mod catalogue;
 mod connect;
 mod declare;
 mod deliver;
+mod ends;
+mod exec;
 mod exits;
 pub mod finding;
 mod handshake;
 mod import;
 mod lost;
 mod nothing;
+mod orphans;
 mod process;
+mod setting;
 mod settle;
+mod stopped;
 mod verdict;
 mod well;
 
@@ -33,13 +39,17 @@ const RULES: &[&[Rule]] = &[
     connect::RULES,
     declare::RULES,
     deliver::RULES,
+    exec::RULES,
     exits::RULES,
     handshake::RULES,
     import::RULES,
     lost::RULES,
     nothing::RULES,
+    orphans::RULES,
     process::RULES,
+    setting::RULES,
     settle::RULES,
+    stopped::RULES,
     well::RULES,
 ];
 

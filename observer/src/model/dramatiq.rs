@@ -90,7 +90,7 @@ fn is_master(process: &Process) -> bool {
     let Some(argv) = process.program().and_then(|program| program.argv.get()) else { return false };
     let module = argv.windows(2).any(|words| {
         matches!(words, [flag, module] if flag == "-m" && matches!(module.as_str(), "dramatiq" | "dramatiq.__main__"))
-    });
+    }) || argv.iter().any(|word| word == "-mdramatiq");
     let script = |word: &String| matches!(word.rsplit('/').next(), Some("dramatiq" | "dramatiq-gevent"));
     // A shell, sudo or env that was told to run it is not it.
     let python = argv
@@ -133,9 +133,16 @@ pub fn role(processes: &Processes, pid: Pid) -> Role {
         && (runs_for_parent(process) || same(parent))
     {
         // Workers are started first (dramatiq 2.2, `cli.py`), then what middleware asked for.
+        // A master that executed itself anew, on HUP, starts them all again.
+        let since_ns = parent.program().map_or(0, |program| program.mark.at_ns);
+        let of_this_run = |child: &&Process| {
+            child.forked_at_ns.is_some_and(|at_ns| at_ns >= since_ns)
+                == process.forked_at_ns.is_some_and(|at_ns| at_ns >= since_ns)
+        };
         let before = processes
             .children(parent.pid)
             .filter(|child| runs_for_parent(child) || same(child))
+            .filter(of_this_run)
             .take_while(|child| child.pid != pid)
             .count();
         return if workers_wanted(parent).is_some_and(|wanted| before >= wanted) {

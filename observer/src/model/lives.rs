@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     amqp::{LinkId, Mark},
+    held::{Held, MAX_HELD, Unsettled},
     message::{Confirmed, Identify, Identity, Life, Passage, Place, Settled, Settlement, Totals},
     queue::Queues,
 };
@@ -104,6 +105,28 @@ impl Lives {
     /// The life of the message with this identifier, while it is on the heap.
     pub fn find(&self, message_id: &str) -> Option<&Life> {
         self.open.get(self.by_id.get(message_id)?)
+    }
+
+    /// What is delivered and not settled on these connections.
+    pub(super) fn held_on(&self, links: impl Iterator<Item = LinkId>) -> Held {
+        let mut held = Held::default();
+        for link in links {
+            for waiting in self.unsettled.range((link, 0)..=(link, u16::MAX)).map(|(_, waiting)| waiting) {
+                held.count += waiting.places.len() as u64;
+                let messages = waiting.places.values().filter_map(|place| {
+                    let life = self.open.get(&place.life)?;
+                    let index = usize::try_from(place.passage.checked_sub(life.left_out)?).ok()?;
+                    let passage = life.passages.get(index)?;
+                    let (message_id, actor) = (life.message_id.clone(), life.actor.clone());
+                    let queue = passage.queue.clone();
+                    Some(Unsettled { message_id, actor, queue, delivered: passage.delivered? })
+                });
+                held.oldest.extend(messages.take(MAX_HELD));
+            }
+        }
+        held.oldest.sort_by_key(|message| (message.delivered.at_ns, message.delivered.event));
+        held.oldest.truncate(MAX_HELD);
+        held
     }
 
     /// The lives that are over, or were handed out early, since the last call; in the order they ended.

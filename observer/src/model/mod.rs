@@ -6,16 +6,19 @@ pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
 pub mod files;
+pub mod held;
 pub mod imports;
 pub mod ladder;
 pub mod link;
 pub mod lives;
+pub mod lookup;
 pub mod mark;
 pub mod message;
 pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod signals;
 pub mod tracebacks;
 pub mod trouble;
 
@@ -59,6 +62,10 @@ pub struct Model {
     pub tracebacks: tracebacks::Tracebacks,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// The signals of each process, in order.
+    pub signals: signals::Signals,
+    /// Programs that were looked for in vain.
+    pub lookups: lookup::Lookups,
     /// What was said in AMQP: connections, consumers, queues, messages.
     pub amqp: amqp::Amqp,
     /// What the broker says of itself.
@@ -82,6 +89,8 @@ impl Model {
             outputs: output::Outputs::default(),
             tracebacks: tracebacks::Tracebacks::default(),
             troubles: trouble::Troubles::default(),
+            signals: signals::Signals::default(),
+            lookups: lookup::Lookups::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
             ladders: ladder::Ladders::default(),
@@ -122,6 +131,8 @@ impl Model {
         self.outputs.add(id, event, parent_of);
         self.tracebacks.add(id, event, parent_of);
         self.troubles.add(id, event);
+        self.signals.add(id, event);
+        self.lookups.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;
         ladders.add(id, event);
