@@ -5,10 +5,13 @@ pub mod broker;
 pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
+pub mod exhausted;
 pub mod files;
+pub mod hints;
 pub mod ladder;
 pub mod link;
 pub mod lives;
+pub mod lookups;
 pub mod mark;
 pub mod message;
 pub mod output;
@@ -51,6 +54,12 @@ pub struct Model {
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// Names that were looked up.
+    pub lookups: lookups::Lookups,
+    /// Descriptors that ran out.
+    pub exhaustion: exhausted::Exhaustion,
+    /// What was printed about connections.
+    pub hints: hints::Hints,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
     /// What was said in AMQP: connections, consumers, queues, messages.
@@ -73,6 +82,9 @@ impl Model {
             files: files::Files::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            lookups: lookups::Lookups::default(),
+            exhaustion: exhausted::Exhaustion::default(),
+            hints: hints::Hints::default(),
             troubles: trouble::Troubles::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
@@ -110,6 +122,9 @@ impl Model {
         self.connections.add(id, event);
         let processes = &self.processes;
         self.outputs.add(id, event, |pid| processes.get(pid).and_then(|process| process.parent));
+        self.lookups.add(id, event);
+        self.exhaustion.add(id, event);
+        self.hints.add(id, event);
         self.troubles.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;

@@ -134,7 +134,7 @@ impl Redactor {
             }
             Body::Bind { address, .. } | Body::Listen { address, .. } => self.address(address),
             Body::Stuck { on, .. } => self.path(on),
-            Body::Note { text, .. } => self.text(text),
+            Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
                     event.bytes = clean;

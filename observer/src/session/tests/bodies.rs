@@ -93,6 +93,7 @@ pub(super) fn all() -> Vec<Body> {
             since_attach: true,
             redacted: vec![(8, 9)],
         },
+        Body::Lookup { socket, name: "rabbit.invalid".into(), code: Some(3), records: 0 },
         Body::Output { stream: OutputStream::Stderr, fd, inode: 4, len: 3, piece_offset: 0, errno: 0 },
         Body::Stuck { syscall: "futex".into(), since_ns: 1, on: Known::unknown(), args: [u64::MAX; 6] },
         Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: -4 },
@@ -208,6 +209,7 @@ const fn complete(body: &Body) -> bool {
         | Body::Close { .. } => true,
         Body::Disconnect { .. }
         | Body::Data { .. }
+        | Body::Lookup { .. }
         | Body::Output { .. }
         | Body::Stuck { .. }
         | Body::Unstuck { .. } => true,
