@@ -1,7 +1,7 @@
 //! What happened → why. A pure function of a session: the same session gives the same answer. Knows the model; nothing of where events
 //! come from, of files on disk, or of how an answer is shown.
 //!
-//! Each file but the four of the frame holds the rules of one family. A rule concludes from positive evidence only: what was not
+//! Each file but those of the frame, and what families share, holds the rules of one family. A rule concludes from positive evidence only: what was not
 //! observed did not therefore not happen, and a worker that consumes is never called broken.
 
 mod arguments;
@@ -20,7 +20,9 @@ mod import;
 mod lost;
 mod nothing;
 mod orphans;
+mod peers;
 mod process;
+mod refusals;
 mod setting;
 mod settle;
 mod stopped;

@@ -296,6 +296,17 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         redacted: Vec<(u64, u64)>,
     },
+    /// A name server was asked for an address, or answered.
+    Lookup {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The name asked for.
+        name: String,
+        /// The answer's code (RFC 1035, 4.1.1: 0 no error, 3 no such name); `None` for the question.
+        code: Option<u8>,
+        /// Records in the answer.
+        records: u16,
+    },
     /// A process wrote output. `bytes` holds what was kept of it.
     Output {
         /// Which stream.
@@ -446,7 +457,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 41] = [
+    pub const KINDS: [&str; 42] = [
         "fork",
         "thread",
         "exec",
@@ -473,6 +484,7 @@ impl Body {
         "close",
         "disconnect",
         "data",
+        "lookup",
         "output",
         "stuck",
         "unstuck",
@@ -519,6 +531,7 @@ impl Body {
             Self::Close { .. } => "close",
             Self::Disconnect { .. } => "disconnect",
             Self::Data { .. } => "data",
+            Self::Lookup { .. } => "lookup",
             Self::Output { .. } => "output",
             Self::Stuck { .. } => "stuck",
             Self::Unstuck { .. } => "unstuck",

@@ -288,13 +288,17 @@ impl Lives {
         }
     }
 
-    pub(super) fn connection_over(&mut self, link: LinkId, mark: Mark, queues: &mut Queues) {
+    /// A connection ended. Gives back how many deliveries on it were not settled.
+    pub(super) fn connection_over(&mut self, link: LinkId, mark: Mark, queues: &mut Queues) -> u64 {
         let of = |channel| (link, channel);
         let mut channels: Vec<At> = self.unsettled.range(of(0)..=of(u16::MAX)).map(|(at, _)| *at).collect();
         channels.extend(self.unconfirmed.range(of(0)..=of(u16::MAX)).map(|(at, _)| *at));
+        let mut outstanding = 0;
         for at in channels {
+            outstanding += self.unsettled.get(&at).map_or(0, |waiting| waiting.places.len() as u64);
             self.channel_over(at, mark, queues);
         }
+        outstanding
     }
 
     /// The broker's word on a publish.

@@ -5,19 +5,22 @@ pub mod broker;
 pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
+pub mod exhausted;
 pub mod files;
 pub mod held;
+pub mod hints;
 pub mod imports;
 pub mod ladder;
 pub mod link;
 pub mod lives;
-pub mod lookup;
+pub mod lookups;
 pub mod mark;
 pub mod message;
 pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod searches;
 pub mod signals;
 pub mod tracebacks;
 pub mod trouble;
@@ -60,12 +63,18 @@ pub struct Model {
     pub outputs: output::Outputs,
     /// The exceptions that were printed.
     pub tracebacks: tracebacks::Tracebacks,
+    /// Names that were looked up.
+    pub lookups: lookups::Lookups,
+    /// Descriptors that ran out.
+    pub exhaustion: exhausted::Exhaustion,
+    /// What was printed about connections.
+    pub hints: hints::Hints,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
     /// The signals of each process, in order.
     pub signals: signals::Signals,
     /// Programs that were looked for in vain.
-    pub lookups: lookup::Lookups,
+    pub searches: searches::Searches,
     /// What was said in AMQP: connections, consumers, queues, messages.
     pub amqp: amqp::Amqp,
     /// What the broker says of itself.
@@ -88,9 +97,12 @@ impl Model {
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
             tracebacks: tracebacks::Tracebacks::default(),
+            lookups: lookups::Lookups::default(),
+            exhaustion: exhausted::Exhaustion::default(),
+            hints: hints::Hints::default(),
             troubles: trouble::Troubles::default(),
             signals: signals::Signals::default(),
-            lookups: lookup::Lookups::default(),
+            searches: searches::Searches::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
             ladders: ladder::Ladders::default(),
@@ -130,9 +142,12 @@ impl Model {
         let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
         self.outputs.add(id, event, parent_of);
         self.tracebacks.add(id, event, parent_of);
+        self.lookups.add(id, event);
+        self.exhaustion.add(id, event);
+        self.hints.add(id, event);
         self.troubles.add(id, event);
         self.signals.add(id, event);
-        self.lookups.add(id, event);
+        self.searches.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;
         ladders.add(id, event);

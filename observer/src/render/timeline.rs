@@ -200,6 +200,18 @@ fn describe_socket<'a>(line: &'a mut Line, body: &Body, bytes: &[u8]) -> &'a mut
             line.push(DIM, if redacted.is_empty() { "" } else { " (partly blanked)" });
             line.push(DIM, format!(" at byte {offset}")).push(DIM, socket_text(socket.0))
         }
+        Body::Lookup { socket, name, code, records } => {
+            line.push(NAME, name);
+            match (*code, *records) {
+                (None, _) => line.push(PLAIN, " asked for"),
+                (Some(0), 0) => line.push(ODD, " has no address"),
+                (Some(0), records) => {
+                    line.push(PLAIN, format!(" → {}", units::counted(records.into(), "record")))
+                }
+                (Some(code), _) => line.push(BAD, format!(" → {}", names::name_server_code(code))),
+            };
+            line.push(DIM, socket_text(socket.0))
+        }
         // Everything else is described by the caller, or is the broker's.
         body => broker::describe(line, body),
     }

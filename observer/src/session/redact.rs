@@ -143,7 +143,7 @@ impl Redactor {
                 }
             }
             Body::SourceLook(look) => self.text(&mut look.path),
-            Body::Note { text, .. } => self.text(text),
+            Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
                     event.bytes = clean;

@@ -93,6 +93,7 @@ pub(super) fn all() -> Vec<Body> {
             since_attach: true,
             redacted: vec![(8, 9)],
         },
+        Body::Lookup { socket, name: "rabbit.invalid".into(), code: Some(3), records: 0 },
         Body::Output { stream: OutputStream::Stderr, fd, inode: 4, len: 3, piece_offset: 0, errno: 0 },
         Body::Stuck { syscall: "futex".into(), since_ns: 1, on: Known::unknown(), args: [u64::MAX; 6] },
         Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: -4 },
@@ -107,7 +108,7 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 7] {
+fn brokers() -> [Body; 9] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =
@@ -223,6 +224,7 @@ const fn complete(body: &Body) -> bool {
         | Body::Close { .. } => true,
         Body::Disconnect { .. }
         | Body::Data { .. }
+        | Body::Lookup { .. }
         | Body::Output { .. }
         | Body::Stuck { .. }
         | Body::Unstuck { .. } => true,
