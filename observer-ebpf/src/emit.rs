@@ -43,14 +43,19 @@ pub fn lost(kind: u16) {
     }
 }
 
+/// Whether to wake the reader of a ring of this size.
 #[inline(always)]
-fn send(ring: &RingBuf, size: u32, kind: u16, record: &[u8]) -> bool {
-    let wake = if ring.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(size / 2) {
+fn wake(ring: &RingBuf, size: u32) -> u64 {
+    u64::from(if ring.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(size / 2) {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
-    };
-    let sent = ring.output::<[u8]>(record, u64::from(wake)).is_ok();
+    })
+}
+
+#[inline(always)]
+fn send(ring: &RingBuf, size: u32, kind: u16, record: &[u8]) -> bool {
+    let sent = ring.output::<[u8]>(record, wake(ring, size)).is_ok();
     if !sent {
         lost(kind);
     }
@@ -74,6 +79,18 @@ pub fn vital(kind: u16, record: &[u8]) -> bool {
 #[inline(always)]
 pub fn bulk(kind: u16, record: &[u8]) -> bool {
     send(&BULK, ring_sizes().1, kind, record)
+}
+
+/// Lets `fill` put a record together in the bulk ring itself: for programs that may be preempted, to which per-CPU space is not safe.
+#[inline(always)]
+pub fn bulk_in_place<T: 'static>(kind: u16, fill: impl FnOnce(*mut T)) {
+    match BULK.reserve::<T>(0) {
+        Some(mut entry) => {
+            fill(entry.as_mut_ptr());
+            entry.submit(wake(&BULK, ring_sizes().1));
+        }
+        None => lost(kind),
+    }
 }
 
 /// A fixed-size record as bytes.

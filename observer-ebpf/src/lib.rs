@@ -42,6 +42,14 @@ pub const ARGS_CHUNKS: usize = 400;
 pub const DATA_CHUNKS: usize = 64;
 /// Most `iovec`s of one call that are looked at: as many as the kernel takes (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
 pub const IOV_MAX: usize = 1024;
+/// Bytes kept of a module's name.
+pub const MODULE_MAX: usize = 192;
+/// Bytes kept of the file that imports.
+pub const IMPORTER_MAX: usize = 384;
+/// Bytes kept of the name of the function that imports.
+pub const FUNCTION_MAX: usize = 64;
+/// Interpreters whose layout is known at one time.
+pub const PYTHONS_MAX: u32 = 64;
 /// A call that lasts longer is reported when it returns.
 pub const SLOW_NS: u64 = 1_000_000_000;
 
@@ -79,8 +87,12 @@ pub mod kind {
     pub const SLOW: u16 = 15;
     /// No record: a full table of threads, processes or sockets
     pub const TABLE: u16 = 16;
+    /// [`crate::ImportStart`]
+    pub const IMPORT_START: u16 = 17;
+    /// [`crate::ImportEnd`]
+    pub const IMPORT_END: u16 = 18;
     /// One more than the last.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 19;
     /// Loss counters: a power of two, so that a masked kind is an index the verifier believes.
     pub const SLOTS: usize = 32;
     /// Names, for loss reports.
@@ -102,6 +114,8 @@ pub mod kind {
         "output",
         "slow-call",
         "table",
+        "import",
+        "import-end",
     ];
 }
 
@@ -428,6 +442,78 @@ wire! {
         pub header: Header,
         /// What it returned.
         pub ret: i64,
+    }
+}
+
+wire! {
+    /// A Python `str` as it was found.
+    pub struct Text = 8 {
+        /// Bytes that were copied.
+        pub len: u32,
+        /// Bytes of one character: 1 (Latin-1), 2 or 4; 0 when there was no string, or it could not be read.
+        pub width: u32,
+    }
+}
+
+wire! {
+    /// CPython begins to find and load a module: it is not in `sys.modules`.
+    pub struct ImportStart = 712 {
+        /// Common part.
+        pub header: Header,
+        /// Stack pointer: tells which [`ImportEnd`] belongs to it.
+        pub stack: u64,
+        /// The module's absolute name.
+        pub module: Text,
+        /// The file whose code imports it.
+        pub importer: Text,
+        /// The function whose code imports it.
+        pub function: Text,
+        /// The module's name.
+        pub module_text: [u8; MODULE_MAX],
+        /// The importing file.
+        pub importer_text: [u8; IMPORTER_MAX],
+        /// The importing function.
+        pub function_text: [u8; FUNCTION_MAX],
+        /// Reserved.
+        pub spare: u64,
+    }
+}
+
+wire! {
+    /// CPython has found and loaded a module, or failed to.
+    pub struct ImportEnd = 48 {
+        /// Common part.
+        pub header: Header,
+        /// Stack pointer.
+        pub stack: u64,
+        /// The module object; 0 when an exception was raised.
+        pub module: u64,
+    }
+}
+
+wire! {
+    /// Where things stand in one build of CPython: value of the `PYTHONS` table, by the probe's cookie.
+    pub struct Python = 40 {
+        /// In `PyThreadState`: the current frame, or the `_PyCFrame` that knows it.
+        pub frame: u32,
+        /// In `_PyCFrame`: the current frame.
+        pub inner: u32,
+        /// 1 when there is a `_PyCFrame` between.
+        pub has_inner: u32,
+        /// In a frame: its code object.
+        pub code: u32,
+        /// In a code object: `co_filename`; 0 when frames cannot be read.
+        pub filename: u32,
+        /// In a code object: `co_name`.
+        pub name: u32,
+        /// `sizeof(PyASCIIObject)`
+        pub ascii: u32,
+        /// `sizeof(PyCompactUnicodeObject)`
+        pub compact: u32,
+        /// In the state of a `str`: bits before `kind`.
+        pub interned_bits: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
     }
 }
 

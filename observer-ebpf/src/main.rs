@@ -5,6 +5,7 @@
 mod dispatch;
 mod emit;
 mod file;
+mod import;
 mod kernel;
 mod process;
 mod signal;

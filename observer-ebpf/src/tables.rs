@@ -2,9 +2,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use observer_ebpf::{Socket, Thread, kind};
+use observer_ebpf::{PYTHONS_MAX, Python, Socket, Thread, kind};
 
 /// Tracked processes by thread group id: presence is what counts.
 #[map]
@@ -21,6 +21,10 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(16_38
 /// Ports of known brokers, host order: connections to or from them are recorded from the first byte.
 #[map]
 pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(64, 0);
+
+/// Where things stand in the builds of CPython that are probed, by the probe's cookie.
+#[map]
+pub static PYTHONS: Array<Python> = Array::with_max_entries(PYTHONS_MAX, 0);
 
 /// Exec, exit, fork, connect: what a flood of the rest must not evict.
 #[map]

@@ -7,8 +7,10 @@ mod network;
 mod program;
 
 mod disk;
+mod import;
 
 pub use disk::{ModuleSearch, Near, SourceLook};
+pub use import::{Distribution, Distributions, Import, ImportSight, Imported, Interpreter};
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
@@ -383,6 +385,14 @@ pub enum Body {
     ModuleSearch(ModuleSearch),
     /// The source of a module of this process was looked at.
     SourceLook(SourceLook),
+    /// CPython begins to import a module that is not loaded yet.
+    Import(Box<Import>),
+    /// CPython has imported it, or failed to.
+    Imported(Imported),
+    /// This process runs a Python interpreter.
+    Interpreter(Box<Interpreter>),
+    /// The versions of what processes loaded of a directory of packages.
+    Distributions(Distributions),
 }
 
 /// Who sent a signal.
@@ -457,7 +467,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 42] = [
+    pub const KINDS: [&str; 46] = [
         "fork",
         "thread",
         "exec",
@@ -500,6 +510,10 @@ impl Body {
         "broker-access",
         "module-search",
         "source-look",
+        "import",
+        "imported",
+        "interpreter",
+        "distributions",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -547,6 +561,10 @@ impl Body {
             Self::BrokerAccess(_) => "broker-access",
             Self::ModuleSearch(_) => "module-search",
             Self::SourceLook(_) => "source-look",
+            Self::Import(_) => "import",
+            Self::Imported(_) => "imported",
+            Self::Interpreter(_) => "interpreter",
+            Self::Distributions(_) => "distributions",
         }
     }
 

@@ -16,6 +16,7 @@ pub mod lives;
 pub mod lookups;
 pub mod mark;
 pub mod message;
+pub mod modules;
 pub mod output;
 pub mod process;
 pub mod queue;
@@ -57,6 +58,8 @@ pub struct Model {
     pub files: files::Files,
     /// How each process looked for modules, and what the disk says of them.
     pub imports: imports::ImportTrails,
+    /// The tree of imports of each process.
+    pub modules: modules::Modules,
     /// The connections.
     pub connections: connection::Connections,
     /// The output.
@@ -94,6 +97,7 @@ impl Model {
             processes: process::Processes::default(),
             files: files::Files::default(),
             imports: imports::ImportTrails::default(),
+            modules: modules::Modules::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
             tracebacks: tracebacks::Tracebacks::default(),
@@ -137,6 +141,7 @@ impl Model {
         self.processes.add(id, event);
         self.files.add(id, event);
         self.imports.add(id, event);
+        self.modules.add(id, event);
         self.connections.add(id, event);
         let processes = &self.processes;
         let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);

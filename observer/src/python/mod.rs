@@ -1,7 +1,10 @@
 //! What is specific to CPython: how a path tells whose module it is. Knows paths only; nothing of events, processes or terminals.
 
 pub mod command;
+pub mod entrance;
+pub mod installed;
 pub mod interpreter;
+pub mod layout;
 pub mod stdlib;
 pub mod traceback;
 

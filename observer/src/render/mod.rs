@@ -8,6 +8,7 @@ pub mod explain;
 pub mod json;
 pub mod ladder;
 pub mod messages;
+pub mod modules;
 pub mod queues;
 pub(crate) mod reconcile;
 pub mod style;

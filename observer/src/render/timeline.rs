@@ -6,7 +6,7 @@ use crate::{
         NoteLevel, Origin, OutputStream, Sender, Tid,
     },
     render::{
-        broker, disk,
+        broker, disk, modules,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
     },
     words::{self, escape, names, units},
@@ -93,6 +93,10 @@ fn describe(line: &mut Line, event: &Event) {
         Body::Note { level, text } => line.push(level_style(*level), text),
         Body::ModuleSearch(search) => disk::search(line, search),
         Body::SourceLook(look) => disk::look(line, look),
+        Body::Import(import) => modules::import(line, import),
+        Body::Imported(import) => modules::imported(line, import, event.at_ns),
+        Body::Interpreter(interpreter) => modules::interpreter(line, interpreter),
+        Body::Distributions(distributions) => modules::distributions(line, distributions),
         Body::Stuck { syscall, since_ns, on, .. } => {
             let on = on.get().map_or(String::new(), |on| format!(" on {on}"));
             let after = units::duration(event.at_ns.saturating_sub(*since_ns));

@@ -21,7 +21,7 @@ use nix::{
     unistd::{ForkResult, Gid, Uid, execve, fork, pipe2, setgid, setgroups, setuid},
 };
 
-use crate::event::Pid;
+use crate::{event::Pid, python::installed::Start};
 
 /// Whom a command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,6 +231,17 @@ impl Command {
         };
         let _ = answer.write_all(&(errno as i32).to_ne_bytes());
         quit(127)
+    }
+
+    /// What it may start is told by this.
+    pub fn start(&self) -> Start {
+        let text = |word: &OsString| word.to_string_lossy().into_owned();
+        let environment = self.environment().unwrap_or_default();
+        Start {
+            words: self.words.iter().map(text).collect(),
+            environment: environment.iter().map(|pair| pair.to_string_lossy().into_owned()).collect(),
+            cwd: std::env::current_dir().unwrap_or_default(),
+        }
     }
 
     fn take_standing(&self) -> Result<(), Errno> {

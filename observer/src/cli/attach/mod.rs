@@ -165,6 +165,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let stops = end::block_signals()?;
     let held = match &target {
         Target::Start(command) => {
+            source.expect(&command.start());
             // The child goes on with the signals as we were given them.
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&stops.before), None)
                 .context("cannot restore signals")?;

@@ -197,6 +197,37 @@ fn brokers() -> [Body; 9] {
             complete: true,
             ..SourceLook::default()
         }),
+        Body::Import(Box::new(Import {
+            module: Known::Is("app.tasks".into()),
+            importer: Known::Is("/srv/app/main.py".into()),
+            function: Known::none(),
+            depth: 1,
+        })),
+        Body::Imported(Imported {
+            module: Known::Is("app.tasks".into()),
+            since_ns: 7,
+            loaded: true,
+            depth: 1,
+        }),
+        Body::Interpreter(Box::new(Interpreter {
+            executable: "/usr/bin/python3.11".into(),
+            holder: Some("/usr/bin/python3.11".into()),
+            version: Some("3.11.2".into()),
+            prefix: Some("/usr".into()),
+            base_prefix: None,
+            imports: ImportSight::Late,
+            why: Some("not probed before it began".into()),
+        })),
+        Body::Distributions(Distributions {
+            site: "/venv/lib/python3.12/site-packages".into(),
+            found: vec![Distribution {
+                name: "pika".into(),
+                version: "1.4.4".into(),
+                modules: vec!["pika".into()],
+            }],
+            unclaimed: Vec::new(),
+            complete: true,
+        }),
     ]
 }
 
@@ -237,6 +268,10 @@ const fn complete(body: &Body) -> bool {
         | Body::BrokerAlarm(_)
         | Body::BrokerAccess(_)
         | Body::ModuleSearch(_)
-        | Body::SourceLook(_) => true,
+        | Body::SourceLook(_)
+        | Body::Import(_)
+        | Body::Imported(_)
+        | Body::Interpreter(_)
+        | Body::Distributions(_) => true,
     }
 }

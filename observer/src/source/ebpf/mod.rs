@@ -3,6 +3,7 @@
 
 mod btf;
 mod decode;
+mod imports;
 mod programs;
 mod rings;
 
@@ -21,7 +22,10 @@ use syscalls::Sysno;
 
 use super::{Flow, Source, SourceError, proc};
 use crate::capability::Description;
-use crate::event::{Body, Event, Hop, Known, Origin, Pid, Tid};
+use crate::{
+    event::{Body, Event, Hop, Known, Origin, Pid, Tid},
+    python::installed::Start,
+};
 
 const VITAL_SIZE: u32 = 2 * 1024 * 1024;
 const BULK_SIZE: u32 = 8 * 1024 * 1024;
@@ -45,6 +49,7 @@ pub struct Ebpf {
     stuck: HashMap<u32, u64>,
     states: HashMap<u32, char>,
     pipes: proc::PipeHolders,
+    interpreters: imports::Interpreters,
     last_facts: Arc<OnceLock<Vec<ProgramFacts>>>,
 }
 
@@ -74,8 +79,14 @@ impl Ebpf {
             stuck: HashMap::new(),
             states: HashMap::new(),
             pipes: proc::PipeHolders::default(),
+            interpreters: imports::Interpreters::default(),
             last_facts: Arc::default(),
         })
+    }
+
+    /// Probes the interpreters a command may start, so that nothing of their imports is missed. What cannot be probed is told when it runs.
+    pub fn expect(&mut self, start: &Start) {
+        self.interpreters.expect(&mut self.programs, start);
     }
 
     /// What the kernel holds of our programs.
@@ -157,10 +168,19 @@ impl Ebpf {
     }
 
     fn hand_out(&mut self, until_ns: u64, out: &mut Vec<Event>) {
+        let from = out.len();
         out.append(&mut self.own);
         let decoder = &mut self.decoder;
         self.pending.take(until_ns, |record| decoder.record(record, out));
         decoder.give_up(until_ns, out);
+        for event in out.get(from..).unwrap_or_default() {
+            if let Body::Exec(exec) = &event.body
+                && let Some(interpreter) = self.interpreters.started(&mut self.programs, event, exec)
+            {
+                self.own.push(interpreter);
+            }
+        }
+        out.append(&mut self.own);
         let at_ns = proc::monotonic_ns();
         for (what, count) in decoder.undecodable.drain() {
             out.push(lost(at_ns, Hop::Decode, what, None, count));
@@ -289,6 +309,7 @@ impl Source for Ebpf {
                 "what system calls do that are not about processes, files by name, sockets, pipes and output"
                     .into(),
                 "system calls of 32-bit programs".into(),
+                "imports of modules that are loaded already".into(),
                 "addresses of sockets closed by dup2, dup3 or close_range (their TCP state is seen)".into(),
                 "content of encrypted connections".into(),
             ],

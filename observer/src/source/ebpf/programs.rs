@@ -1,19 +1,22 @@
 //! Loading the programs and connecting them: which runs at which tracepoint, which at which system call. Knows aya and the object;
 //! nothing of what the records mean.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, ProgramArray, RingBuf},
-    programs::{Program, ProgramFd, RawTracePoint},
+    maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, ProgramArray, RingBuf},
+    programs::{
+        Program, ProgramFd, RawTracePoint, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+    },
 };
-use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Settings, Thread, kind};
+use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Python, Settings, Thread, kind};
 use syscalls::Sysno;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::btf::Btf;
-use crate::source::SourceError;
+use super::{btf::Btf, imports};
+use crate::{python::entrance::Entrance, source::SourceError};
 
 /// The object `cargo xtask ebpf` builds from `observer-ebpf`.
 #[repr(align(8))]
@@ -93,6 +96,7 @@ pub(super) struct Programs {
     pub(super) processes: BpfHashMap<MapData, u32, u32>,
     pub(super) threads: BpfHashMap<MapData, u32, Plain<Thread>>,
     pub(super) ports: BpfHashMap<MapData, u16, u8>,
+    pythons: Array<MapData, Plain<Python>>,
     pub(super) lost: PerCpuArray<MapData, [u64; kind::SLOTS]>,
     pub(super) vital: RingBuf<MapData>,
     pub(super) bulk: RingBuf<MapData>,
@@ -169,6 +173,13 @@ impl Programs {
             .map_err(|answer| error("cannot load the eBPF object", chain(&answer), next))?;
 
         for (name, program) in ebpf.programs_mut() {
+            // What cannot be loaded of the probes in interpreters costs the imports by name, nothing else: attaching says so.
+            if let Program::UProbe(probe) = program {
+                if let Err(answer) = probe.load() {
+                    tracing::debug!(name, answer = chain(&answer), "cannot load");
+                }
+                continue;
+            }
             let program: &mut RawTracePoint = program
                 .try_into()
                 .map_err(|answer| error(format!("cannot load eBPF program {name}"), chain(&answer), next))?;
@@ -202,6 +213,7 @@ impl Programs {
             processes: map!("PROCESSES"),
             threads: map!("THREADS"),
             ports: map!("PORTS"),
+            pythons: map!("PYTHONS"),
             lost: map!("LOST"),
             vital: map!("VITAL"),
             bulk: map!("BULK"),
@@ -240,13 +252,39 @@ impl Programs {
         Ok(table)
     }
 
+    /// Probes the imports of an interpreter, whoever runs it; `slot` is a number of its own. Says why it cannot.
+    pub(super) fn probe_imports(
+        &mut self,
+        slot: u32,
+        file: &Path,
+        entrance: &Entrance,
+    ) -> Result<(), String> {
+        let refused = |answer: &dyn std::error::Error| {
+            format!("cannot attach to the imports of {}: {}", file.display(), chain(answer))
+        };
+        self.pythons.set(slot, Plain(imports::wire(entrance)), 0).map_err(|answer| refused(&answer))?;
+        // The ends first: a beginning without an end would look as if it went on.
+        let ends = entrance.ends.iter().map(|end| ("import_end", *end));
+        for (name, offset) in ends.chain([("import_start", entrance.start)]) {
+            let program = self.ebpf.program_mut(name).ok_or("the eBPF object has no probe for imports")?;
+            let program: &mut UProbe = program.try_into().map_err(|answer| refused(&answer))?;
+            let location = UProbeAttachLocation::AbsoluteOffset(offset);
+            let point = UProbeAttachPoint { location, cookie: Some(slot.into()) };
+            program.attach(point, file, UProbeScope::AllProcesses).map_err(|answer| refused(&answer))?;
+        }
+        Ok(())
+    }
+
     /// Facts of every loaded program, by name.
     pub(super) fn facts(&self) -> Vec<ProgramFacts> {
         let mut facts = BTreeMap::new();
         for (name, program) in self.ebpf.programs() {
-            if let Program::RawTracePoint(program) = program
-                && let Ok(info) = program.info()
-            {
+            let info = match program {
+                Program::RawTracePoint(program) => program.info(),
+                Program::UProbe(program) => program.info(),
+                _ => continue,
+            };
+            if let Ok(info) = info {
                 let facts_of = ProgramFacts {
                     name: name.to_owned(),
                     verified_instructions: info.verified_instruction_count().unwrap_or(0),

@@ -3,6 +3,7 @@
 
 mod dns;
 mod file;
+mod import;
 mod program;
 mod socket;
 
@@ -31,6 +32,7 @@ pub(super) struct Decoder {
     pub(super) undecodable: HashMap<&'static str, u64>,
     pipes: proc::PipeHolders,
     name_servers: HashSet<SocketId>,
+    imports: import::Stacks,
 }
 
 /// A copy, because a record stands at any address.
@@ -96,13 +98,17 @@ impl Decoder {
         match header.kind {
             kind::FORK => {
                 let (fork, _) = split::<wire::Fork>(record)?;
+                self.imports.fork(header.tid, &fork);
                 event(if header.flags & flag::THREAD == 0 {
                     Body::Fork { child: Pid(fork.child_tgid) }
                 } else {
                     Body::Thread { child: Tid(fork.child_tid) }
                 });
             }
-            kind::EXEC => self.exec(record, out)?,
+            kind::EXEC => {
+                self.imports.forget(header.tid);
+                self.exec(record, out)?;
+            }
             kind::ARGS => self.arguments(record, out)?,
             kind::EXEC_FAILED => {
                 let (call, tail) = split::<wire::FileCall>(record)?;
@@ -116,6 +122,7 @@ impl Decoder {
             }
             kind::EXIT => {
                 let (exit, _) = split::<wire::Exit>(record)?;
+                self.imports.forget(header.tid);
                 if exit.last != 0 {
                     let (code, signal, core_dumped) = status(exit.group_code);
                     event(Body::Exit { code, signal, core_dumped });
@@ -153,6 +160,12 @@ impl Decoder {
             kind::DATA | kind::OUTPUT => {
                 data(record, out)?;
                 self.name_lookup(out);
+            }
+            kind::IMPORT_START => event(self.imports.start(&split::<wire::ImportStart>(record)?.0)),
+            kind::IMPORT_END => {
+                if let Some(body) = self.imports.end(&split::<wire::ImportEnd>(record)?.0) {
+                    event(body);
+                }
             }
             kind::SLOW => {
                 let (slow, _) = split::<wire::Slow>(record)?;

@@ -1,0 +1,116 @@
+//! Imports of CPython, at two places inside `import_find_and_load` (Python/import.c) that user space found: where it audits the import,
+//! and where `importlib._bootstrap._find_and_load` has returned. What is in `sys.modules` already never gets there, so it costs nothing.
+//!
+//! A uprobe's program can be preempted by another on the same processor: it uses no per-CPU space.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user},
+    macros::uprobe,
+    programs::ProbeContext,
+};
+use observer_ebpf::{
+    FUNCTION_MAX, IMPORTER_MAX, ImportEnd, ImportStart, MODULE_MAX, Python, Text, flag, kind,
+};
+
+use crate::{
+    emit::{bulk, bulk_in_place, bytes, header},
+    kernel::{at_most, ids, read_user},
+    tables::{PROCESSES, PYTHONS},
+};
+
+/// In `PyASCIIObject` since 3.3 (Include/cpython/unicodeobject.h): length, and the bits that tell how characters are stored.
+const LENGTH: u64 = 16;
+const STATE: u64 = 32;
+
+const ABSENT: Text = Text { len: 0, width: 0 };
+
+/// Copies the characters of a `str` to `to`.
+#[inline(always)]
+fn text(python: &Python, object: u64, to: *mut u8, most: u64, flags: &mut u16) -> Text {
+    if object == 0 {
+        return ABSENT;
+    }
+    let length: u64 = read_user(object + LENGTH);
+    let state: u32 = read_user(object + STATE);
+    // Behind `interned`: kind:3, compact:1, ascii:1. What is left of the word is not initialised.
+    let state = state >> (python.interned_bits & 31);
+    let width = state & 7;
+    let (compact, ascii) = (state >> 3 & 1 != 0, state >> 4 & 1 != 0);
+    if !compact || length > 1 << 20 || !(width == 1 || width == 2 || width == 4) {
+        *flags |= flag::FAULT;
+        return ABSENT;
+    }
+    let data = object + u64::from(if ascii { python.ascii } else { python.compact });
+    let whole = length * u64::from(width);
+    let len = at_most(whole, most);
+    if len < whole {
+        *flags |= flag::CUT;
+    }
+    if unsafe { bpf_probe_read_user(to.cast(), len as u32, data as *const _) } != 0 {
+        *flags |= flag::FAULT;
+        return ABSENT;
+    }
+    Text { len: len as u32, width }
+}
+
+/// The code object the thread runs; 0 when it runs none, or it cannot be known.
+#[inline(always)]
+fn running_code(python: &Python, thread_state: u64) -> u64 {
+    if python.filename == 0 {
+        return 0;
+    }
+    let mut frame: u64 = read_user(thread_state + u64::from(python.frame));
+    if python.has_inner != 0 && frame != 0 {
+        frame = read_user(frame + u64::from(python.inner));
+    }
+    if frame == 0 {
+        return 0;
+    }
+    // From 3.14 on the lowest bits of a reference are a tag.
+    read_user::<u64>(frame + u64::from(python.code)) & !3
+}
+
+/// At the call of `_PySys_Audit(tstate, "import", "OOOOO", abs_name, …)`.
+#[uprobe]
+pub fn import_start(ctx: ProbeContext) -> u32 {
+    if PROCESSES.get_ptr(ids().0).is_none() {
+        return 0;
+    }
+    let slot = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) } as u32;
+    let Some(python) = PYTHONS.get(slot) else { return 0 };
+    let (Some(thread_state), Some(name)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(3)) else { return 0 };
+    let stack = unsafe { (*ctx.regs).rsp };
+    bulk_in_place::<ImportStart>(kind::IMPORT_START, |record| {
+        let mut flags = 0;
+        let record = unsafe { &mut *record };
+        record.header = header(kind::IMPORT_START);
+        record.stack = stack;
+        record.spare = 0;
+        record.module = text(python, name, record.module_text.as_mut_ptr(), MODULE_MAX as u64, &mut flags);
+        record.header.flags = flags;
+        // Of these a cut shows in their length.
+        let code = running_code(python, thread_state);
+        let (mut file, mut function) = (0, 0);
+        if code != 0 {
+            file = read_user(code + u64::from(python.filename));
+            function = read_user(code + u64::from(python.name));
+        }
+        record.importer =
+            text(python, file, record.importer_text.as_mut_ptr(), IMPORTER_MAX as u64, &mut flags);
+        record.function =
+            text(python, function, record.function_text.as_mut_ptr(), FUNCTION_MAX as u64, &mut flags);
+    });
+    0
+}
+
+/// Behind the call of `PyObject_CallMethodObjArgs(importlib, "_find_and_load", abs_name, import_func, NULL)`.
+#[uprobe]
+pub fn import_end(ctx: ProbeContext) -> u32 {
+    if PROCESSES.get_ptr(ids().0).is_none() {
+        return 0;
+    }
+    let (stack, module) = unsafe { ((*ctx.regs).rsp, (*ctx.regs).rax) };
+    let record = ImportEnd { header: header(kind::IMPORT_END), stack, module };
+    bulk(kind::IMPORT_END, bytes(&record));
+    0
+}

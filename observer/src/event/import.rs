@@ -1,0 +1,88 @@
+//! What CPython imports, and with which interpreter. Part of the domain event.
+
+use serde::{Deserialize, Serialize};
+
+use super::Known;
+
+/// CPython begins to find and load a module that is not loaded yet: what `-X importtime` measures (`import_find_and_load`,
+/// Python/import.c). Imports of loaded modules are no such event, and neither is `importlib.import_module`, which is Python code: what it
+/// loads shows in the files it opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// The absolute name.
+    pub module: Known<String>,
+    /// The file whose code imports it (`co_filename`); absent for the interpreter's own start.
+    pub importer: Known<String>,
+    /// The function of that file (`co_name`): `<module>` for its top level.
+    pub function: Known<String>,
+    /// How many imports of the same thread it is inside of.
+    pub depth: u32,
+}
+
+/// The same has come to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The absolute name.
+    pub module: Known<String>,
+    /// When it began, on the same clock as `at_ns`.
+    pub since_ns: u64,
+    /// Whether there is a module; otherwise an exception was raised.
+    pub loaded: bool,
+    /// How many imports of the same thread it was inside of.
+    pub depth: u32,
+}
+
+/// How much is seen of a process's imports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportSight {
+    /// All of modules that were not loaded yet.
+    Seen,
+    /// The same, but not from the beginning: its first imports are inferred from the files it opened.
+    Late,
+    /// None: all are inferred from the files it opened.
+    Inferred,
+}
+
+/// A process runs this interpreter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interpreter {
+    /// The executable, links followed.
+    pub executable: String,
+    /// The file that holds its code: itself, or a library.
+    pub holder: Option<String>,
+    /// `3.12.1`; without the last part where only the name of the file tells.
+    pub version: Option<String>,
+    /// `sys.prefix`: the virtual environment, or the installation.
+    pub prefix: Option<String>,
+    /// `sys.base_prefix`: the installation.
+    pub base_prefix: Option<String>,
+    /// How much is seen of its imports.
+    pub imports: ImportSight,
+    /// Why not all.
+    pub why: Option<String>,
+}
+
+/// What is installed in a directory of packages, as far as its modules were loaded by a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distributions {
+    /// The directory.
+    pub site: String,
+    /// What was found.
+    pub found: Vec<Distribution>,
+    /// Loaded top-level modules that belong to no distribution there.
+    pub unclaimed: Vec<String>,
+    /// Whether all that was to be looked at was.
+    pub complete: bool,
+}
+
+/// An installed distribution, from its `dist-info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Its name as the directory spells it.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its top-level modules that were loaded.
+    pub modules: Vec<String>,
+}

@@ -1,0 +1,67 @@
+//! Imports and interpreters, in one line. Knows events and styles.
+
+use super::style::{BAD, DIM, Line, ODD, PLAIN};
+use crate::{
+    event::{Distributions, Import, ImportSight, Imported, Interpreter, Known},
+    words::units,
+};
+
+fn name(module: &Known<String>) -> String {
+    match module {
+        Known::Is(name) => name.clone(),
+        Known::Partial { partial, .. } => format!("{partial}…"),
+        Known::Absent { .. } => "(name unknown)".to_owned(),
+    }
+}
+
+/// An import that begins.
+pub(super) fn import<'a>(line: &'a mut Line, import: &Import) -> &'a mut Line {
+    line.push(PLAIN, "  ".repeat((import.depth as usize).min(20))).push(PLAIN, name(&import.module));
+    if let Some(importer) = import.importer.get() {
+        let function = import.function.get().filter(|function| *function != "<module>");
+        let function = function.map_or_else(String::new, |function| format!(", in {function}"));
+        line.push(DIM, format!("  by {importer}{function}"));
+    }
+    line
+}
+
+/// An import that has ended.
+pub(super) fn imported<'a>(line: &'a mut Line, import: &Imported, at_ns: u64) -> &'a mut Line {
+    line.push(PLAIN, "  ".repeat((import.depth as usize).min(20))).push(PLAIN, name(&import.module));
+    if !import.loaded {
+        line.push(BAD, " failed");
+    }
+    line.push(DIM, format!(" after {}", units::duration(at_ns.saturating_sub(import.since_ns))))
+}
+
+/// An interpreter.
+pub(crate) fn interpreter<'a>(line: &'a mut Line, interpreter: &Interpreter) -> &'a mut Line {
+    let version = interpreter.version.as_deref().unwrap_or("of unknown version");
+    line.push(PLAIN, format!("Python {version}, {}", interpreter.executable));
+    if let Some(prefix) = &interpreter.prefix {
+        line.push(DIM, format!(", prefix {prefix}"));
+    }
+    if let Some(base) =
+        interpreter.base_prefix.as_ref().filter(|base| Some(*base) != interpreter.prefix.as_ref())
+    {
+        line.push(DIM, format!(", made from {base}"));
+    }
+    let seen = match interpreter.imports {
+        ImportSight::Seen => return line,
+        ImportSight::Late => "; its first imports are inferred from opened files",
+        ImportSight::Inferred => "; its imports are inferred from opened files",
+    };
+    line.push(ODD, seen);
+    line.push(DIM, interpreter.why.as_ref().map_or_else(String::new, |why| format!(" ({why})")))
+}
+
+/// Versions of what was loaded.
+pub(crate) fn distributions<'a>(line: &'a mut Line, distributions: &Distributions) -> &'a mut Line {
+    let found: Vec<String> =
+        distributions.found.iter().map(|one| format!("{} {}", one.name, one.version)).collect();
+    line.push(DIM, format!("{}: ", distributions.site)).push(PLAIN, found.join(", "));
+    if !distributions.unclaimed.is_empty() {
+        line.push(ODD, format!("; of no distribution: {}", distributions.unclaimed.join(", ")));
+    }
+    line.push(DIM, if distributions.complete { "" } else { " (not all looked at)" })
+}

@@ -1,0 +1,163 @@
+//! Which interpreters are probed for their imports, since when, and what of a process's imports cannot be seen. Knows installations and
+//! where their entrances are; nothing of what the probes tell.
+//!
+//! A probe stands in a file, for whoever maps it: so the interpreters a command may start are probed before it runs, and nothing of its
+//! start is missed. An interpreter nobody expected is probed when it is executed; by then its first imports are over.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{own_event, programs::Programs};
+use crate::{
+    event::{Body, Event, Exec, ImportSight, Interpreter},
+    python::{
+        entrance::{self, Entrance},
+        installed::{self, Start},
+    },
+    source::proc,
+};
+
+/// Interpreters probed before a command runs: each costs some milliseconds, and letting go of them likewise.
+const MOST_AHEAD: usize = 6;
+/// Interpreters probed in one observation.
+const MOST: usize = 64;
+
+/// What is known of the files that hold interpreters, by device and inode.
+#[derive(Default)]
+pub(super) struct Interpreters {
+    holders: HashMap<(u64, u64), Holder>,
+    probed: u32,
+}
+
+struct Holder {
+    version: Option<String>,
+    /// Since when it is probed, or why it is not.
+    probed: Result<u64, String>,
+}
+
+impl Interpreters {
+    /// Probes what a command may start.
+    pub(super) fn expect(&mut self, programs: &mut Programs, start: &Start) {
+        let root = Path::new("/");
+        for executable in start.interpreters() {
+            if self.holders.len() >= MOST_AHEAD {
+                return;
+            }
+            if let Some(holder) = installed::holder(&executable, root) {
+                self.probe(programs, &executable, &holder, root);
+            }
+        }
+    }
+
+    /// A program was started: when it is Python, which, and how much will be seen of its imports.
+    pub(super) fn started(&mut self, programs: &mut Programs, event: &Event, exec: &Exec) -> Option<Event> {
+        let executable = PathBuf::from(exec.exe.get()?.path.get()?);
+        if !installed::may_be_python(&executable.to_string_lossy()) {
+            return None;
+        }
+        let root = root_of(event.pid.0);
+        let holder = installed::holder(&executable, &root);
+        // A script that is called python-something is none.
+        let holder_path = holder.clone().filter(|holder| installed::inside(&root, holder).exists())?;
+        let known = self.probe(programs, &executable, &holder_path, &root);
+        let (imports, why) = match known.map(|holder| &holder.probed) {
+            Some(Ok(since_ns)) if *since_ns <= event.at_ns => (ImportSight::Seen, None),
+            Some(Ok(_)) => {
+                let why = "the interpreter was not expected, or ran already, and was probed only then";
+                (ImportSight::Late, Some(why.to_owned()))
+            }
+            Some(Err(why)) => (ImportSight::Inferred, Some(why.clone())),
+            None => (ImportSight::Inferred, Some(format!("more than {MOST} interpreters"))),
+        };
+        let version = known.and_then(|holder| holder.version.clone());
+        let started = Path::new(exec.path.get()?);
+        let started = exec.cwd.get().map_or_else(|| started.to_owned(), |cwd| Path::new(cwd).join(started));
+        // From /proc the path is resolved already; what was typed tells the environment.
+        let typed = exec.argv.get().and_then(|argv| argv.first()).map(PathBuf::from);
+        let typed = typed.filter(|typed| typed.is_absolute() && typed != &started);
+        let env = installed::virtual_env(&started, &root)
+            .or_else(|| typed.and_then(|typed| installed::virtual_env(&typed, &root)));
+        let own_prefix = || Some(executable.parent()?.parent()?.to_string_lossy().into_owned());
+        let interpreter = Interpreter {
+            version,
+            holder: Some(holder_path.to_string_lossy().into_owned()),
+            prefix: env.as_ref().map(|env| env.prefix.clone()).or_else(own_prefix),
+            base_prefix: env.and_then(|env| env.base_prefix).or_else(own_prefix),
+            imports,
+            why,
+            executable: executable.to_string_lossy().into_owned(),
+        };
+        let body = Body::Interpreter(Box::new(interpreter));
+        Some(own_event(proc::monotonic_ns(), event.pid, event.tid, body))
+    }
+
+    fn probe(
+        &mut self,
+        programs: &mut Programs,
+        executable: &Path,
+        holder: &Path,
+        root: &Path,
+    ) -> Option<&Holder> {
+        let file = installed::inside(root, holder);
+        let meta = fs::metadata(&file).ok()?;
+        let key = (meta.dev(), meta.ino());
+        if !self.holders.contains_key(&key) {
+            if self.holders.len() >= MOST {
+                return None;
+            }
+            let holder = self.place(programs, executable, &file);
+            self.holders.insert(key, holder);
+        }
+        self.holders.get(&key)
+    }
+
+    fn place(&mut self, programs: &mut Programs, executable: &Path, file: &Path) -> Holder {
+        let name =
+            |path: &Path| path.file_name().and_then(|name| installed::minor_in(&name.to_string_lossy()));
+        let minor = name(file).or_else(|| name(executable));
+        let by_name = || minor.map(|minor| format!("3.{minor}"));
+        match entrance::find(file, minor) {
+            Ok(entrance) => {
+                let probed = programs.probe_imports(self.probed, file, &entrance);
+                self.probed += 1;
+                let probed = probed.map(|()| proc::monotonic_ns());
+                Holder { probed, version: entrance.version.or_else(by_name) }
+            }
+            Err(why) => {
+                let text = format!("cannot find where {} imports: {why}", file.display());
+                Holder { probed: Err(text), version: by_name() }
+            }
+        }
+    }
+}
+
+/// The root directory of a process, as a path of ours.
+fn root_of(pid: u32) -> PathBuf {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let same = |other: &Path| {
+        let (one, two) = (fs::metadata(&root).ok()?, fs::metadata(other).ok()?);
+        Some((one.dev(), one.ino()) == (two.dev(), two.ino()))
+    };
+    if same(Path::new("/")) == Some(false) { root } else { "/".into() }
+}
+
+/// Offsets as the programs take them.
+pub(super) fn wire(entrance: &Entrance) -> observer_ebpf::Python {
+    let layout = entrance.layout;
+    observer_ebpf::Python {
+        frame: layout.frame,
+        inner: layout.inner.unwrap_or(0),
+        has_inner: u32::from(layout.inner.is_some()),
+        code: layout.code,
+        filename: layout.filename.unwrap_or(0),
+        name: layout.name,
+        ascii: layout.ascii,
+        compact: layout.compact,
+        interned_bits: layout.interned_bits,
+        pad: 0,
+    }
+}
