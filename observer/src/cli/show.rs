@@ -1,5 +1,6 @@
 //! `observer show`: what was recorded, as a timeline, as one screen, or as JSON. Knows sessions and rendering; explains nothing.
 
+mod imports;
 mod views;
 
 use std::{
@@ -34,7 +35,7 @@ use crate::{
 /// left out.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --amqp\n  observer show @ --messages --limit 20\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
+    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --amqp\n  observer show @ --messages --limit 20\n  observer show @ --imports --until connect\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
 )]
 pub struct Args {
     /// The session's name or id; `@` is the newest
@@ -78,8 +79,17 @@ pub struct Args {
     /// How far each worker came on its way to consuming, and what proves it
     #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env", "all", "limit"])]
     pub ladder: bool,
+    /// What each process imported, from where, for whom, and how long it took: the slowest, the failed and your own
+    #[arg(long, group = "view", conflicts_with_all = ["summary", "kinds", "path", "from", "to", "env"])]
+    pub imports: bool,
+    /// With --imports: all of them, each below the one that imported it
+    #[arg(long, requires = "imports")]
+    pub tree: bool,
+    /// With --imports: only what had begun by then: connect, ready (it consumes), exit, or a time since the start (1.5s)
+    #[arg(long, value_name = "MOMENT", requires = "imports", value_parser = imports::Until::parse)]
+    pub until: Option<imports::Until>,
     /// With --messages: only those whose id begins like this
-    #[arg(long, value_name = "ID", requires = "messages", conflicts_with_all = ["amqp", "queues", "ladder"])]
+    #[arg(long, value_name = "ID", requires = "messages", conflicts_with_all = ["amqp", "queues", "ladder", "imports"])]
     pub message: Option<String>,
 }
 
@@ -151,6 +161,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
 pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Write) -> anyhow::Result<()> {
+    if args.imports {
+        return progress::while_slow("reading the session", || imports::screen(args, session, columns, out));
+    }
     if let Some(view) = args.view() {
         return progress::while_slow("reading the session", || views::screen(view, args, session, out));
     }
@@ -172,6 +185,9 @@ pub fn screen(args: &Args, session: &Session, columns: usize, out: &mut impl Wri
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
 pub fn document(args: &Args, session: &Session, out: &mut impl Write) -> anyhow::Result<()> {
+    if args.imports {
+        return imports::document(args, session, out);
+    }
     if let Some(view) = args.view() {
         return views::document(view, args, session, out);
     }

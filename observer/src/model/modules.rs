@@ -69,6 +69,18 @@ impl Module {
         Some(self.end_ns?.saturating_sub(self.start_ns))
     }
 
+    /// Whether its time is part of no other's.
+    pub fn is_outermost(&self, all: &[Self]) -> bool {
+        let mut next = self.parent;
+        while let Some(parent) = next.and_then(|parent| all.get(parent)) {
+            if !parent.inferred {
+                return false;
+            }
+            next = parent.parent;
+        }
+        !self.inferred
+    }
+
     /// How long it took, without what it imported.
     pub fn self_ns(&self) -> Option<u64> {
         Some(self.total_ns()?.saturating_sub(self.inside_ns))
@@ -297,7 +309,12 @@ impl Program {
             None if function.as_deref() == Some(TOP_LEVEL) => stack.truncate(stack.len() - guessed),
             None => {}
         }
-        let (parent, depth) = (stack.last().copied(), stack.len());
+        // A function may be called while an inferred module is imported, or long after: only what its own file asks for is below it.
+        let parent = match asking {
+            Some(_) => stack.last().copied(),
+            None => stack.iter().rfind(|at| !inferred(**at)).copied(),
+        };
+        let depth = parent.and_then(|parent| modules.get(parent)).map_or(0, |parent| parent.depth + 1);
         stack.push(self.modules.len());
         self.modules.push(Module {
             name,
@@ -349,7 +366,26 @@ impl Program {
         is_it
     }
 
+    /// A module's name, with the packages above it that are loaded.
+    fn name_of(&self, path: &str, owner: &Owner) -> String {
+        let mut name = name_of(path, owner);
+        if *owner != Owner::Own {
+            return name;
+        }
+        let module = path.strip_suffix("/__init__.py").unwrap_or(path);
+        let mut directory = module.rsplit_once('/').map(|(directory, _)| directory);
+        while let Some(package) =
+            directory.filter(|directory| self.is_known(&format!("{directory}/__init__.py")))
+        {
+            let (above, last) = package.rsplit_once('/').unwrap_or(("", package));
+            name = format!("{last}.{name}");
+            directory = Some(above);
+        }
+        name
+    }
+
     fn infer(&mut self, mark: Mark, tid: Tid, path: String, owner: &Owner) {
+        let name = self.name_of(&path, owner);
         self.files.insert(hash(&path));
         // Whether the one before was ready is not known; most often it was, and where not, what it imports will tell.
         let modules = &self.modules;
@@ -366,7 +402,7 @@ impl Program {
         let (parent, depth) = (stack.last().copied(), stack.len());
         stack.push(self.modules.len());
         self.modules.push(Module {
-            name: name_of(&path, owner),
+            name,
             name_cut: false,
             inferred: true,
             tid,
@@ -462,6 +498,8 @@ mod tests {
             imported(140, "json", 130, 0),
             import(150, "csv", "/srv/main.py", 0),
             imported(160, "csv", 150, 0),
+            open(170, "/srv/app/__pycache__/__init__.cpython-312.pyc"),
+            open(180, "/srv/app/__pycache__/b.cpython-312.pyc"),
         ];
         let names: Vec<_> =
             tree(&events).into_iter().map(|(name, depth, inferred, _)| (name, depth, inferred)).collect();
@@ -471,7 +509,9 @@ mod tests {
                 ("dramatiq".into(), 0, false),
                 ("tasks".into(), 0, true),
                 ("json".into(), 1, false),
-                ("csv".into(), 0, false)
+                ("csv".into(), 0, false),
+                ("app".into(), 0, true),
+                ("app.b".into(), 1, true),
             ]
         );
     }

@@ -16,7 +16,10 @@ use std::{
     path::Path,
 };
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+    Register, UsedRegister,
+};
 use memchr::memmem;
 use object::{
     Architecture, Endianness, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, ReadCache,
@@ -32,6 +35,7 @@ const CALL_METHOD: [&str; 2] = ["PyObject_CallMethodObjArgs", "_PyObject_CallMet
 /// How many instructions are looked at between the arguments and their call, and from there to the next one.
 const TO_CALL: usize = 48;
 const TO_END: usize = 2_000;
+const TO_BRANCH: usize = 12;
 /// Bytes around the third argument within which the second is.
 const NEAR: u64 = 96;
 /// More ends than this are not to be believed.
@@ -222,7 +226,7 @@ impl Image {
             let Some(instruction) = self.decode(address) else { continue };
             match instruction.flow_control() {
                 FlowControl::Call | FlowControl::IndirectCall if self.calls_method(&instruction) => {
-                    ends.push(self.file_offset(instruction.next_ip())?);
+                    ends.push(self.file_offset(self.cheapest(instruction.next_ip()))?);
                 }
                 FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {
                     next.push_back(instruction.next_ip());
@@ -237,6 +241,35 @@ impl Image {
         }
         ends.sort_unstable();
         (1..=MOST_ENDS).contains(&ends.len()).then_some(ends)
+    }
+
+    /// From here on, as long as the result still stands in its register, the first instruction that the kernel carries out itself when a
+    /// probe stands on it (Linux 5.17 to 6.18, `arch/x86/kernel/uprobes.c`: jumps, calls, pushes, `nop`); any other costs a second trap.
+    fn cheapest(&self, from: u64) -> u64 {
+        let mut factory = InstructionInfoFactory::new();
+        let mut next = from;
+        for _ in 0..TO_BRANCH {
+            let Some(instruction) = self.decode(next) else { return from };
+            let is_branch = matches!(
+                instruction.code(),
+                Code::Call_rel32_64 | Code::Jmp_rel8_64 | Code::Jmp_rel32_64 | Code::Push_r64 | Code::Nopd
+            );
+            if is_branch || instruction.is_jcc_short_or_near() {
+                return next;
+            }
+            let writes = |used: &UsedRegister| {
+                let register = used.register().full_register();
+                !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
+                    && matches!(register, Register::RAX | Register::RSP)
+            };
+            let passable = instruction.flow_control() == FlowControl::Next
+                && !factory.info(&instruction).used_registers().iter().any(writes);
+            if !passable {
+                return from;
+            }
+            next = instruction.next_ip();
+        }
+        from
     }
 
     fn calls_method(&self, call: &Instruction) -> bool {

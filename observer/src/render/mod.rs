@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod diff;
 mod disk;
 pub mod explain;
+pub mod imports;
 pub mod json;
 pub mod ladder;
 pub mod messages;

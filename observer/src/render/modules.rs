@@ -35,7 +35,7 @@ pub(super) fn imported<'a>(line: &'a mut Line, import: &Imported, at_ns: u64) ->
 }
 
 /// An interpreter.
-pub(crate) fn interpreter<'a>(line: &'a mut Line, interpreter: &Interpreter) -> &'a mut Line {
+pub fn interpreter<'a>(line: &'a mut Line, interpreter: &Interpreter) -> &'a mut Line {
     let version = interpreter.version.as_deref().unwrap_or("of unknown version");
     line.push(PLAIN, format!("Python {version}, {}", interpreter.executable));
     if let Some(prefix) = &interpreter.prefix {
@@ -56,7 +56,7 @@ pub(crate) fn interpreter<'a>(line: &'a mut Line, interpreter: &Interpreter) -> 
 }
 
 /// Versions of what was loaded.
-pub(crate) fn distributions<'a>(line: &'a mut Line, distributions: &Distributions) -> &'a mut Line {
+pub fn distributions<'a>(line: &'a mut Line, distributions: &Distributions) -> &'a mut Line {
     let found: Vec<String> =
         distributions.found.iter().map(|one| format!("{} {}", one.name, one.version)).collect();
     line.push(DIM, format!("{}: ", distributions.site)).push(PLAIN, found.join(", "));
