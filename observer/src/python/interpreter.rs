@@ -5,12 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use object::{Object, ObjectSymbol, read::elf::ElfFile64};
-
+use super::{
+    entrance::{self, IMPORT},
+    installed,
+};
 use crate::capability::{Capability, State};
-
-/// Every import passes through it, in every CPython since 3.3.
-const IMPORT: &str = "PyImport_ImportModuleLevelObject";
 
 /// Looks at `wanted`, or at the first `python` or `python3` on PATH.
 pub fn probe(wanted: Option<&Path>) -> Capability {
@@ -37,21 +36,24 @@ pub fn probe(wanted: Option<&Path>) -> Capability {
         let remedy = "name the interpreter it starts: --python \"$(pyenv which python)\"";
         return limited(format!("{shown} is a script (a pyenv shim?)"), remedy);
     }
-    let Ok(elf) = ElfFile64::<object::Endianness>::parse(&*data) else {
-        return limited(format!("{shown} is no 64-bit ELF file"), "--python FILE");
+    let Some(holder) = installed::holder(&real, Path::new("/")) else {
+        return limited(
+            format!("{shown} has no {IMPORT}, nor is it linked with a libpython that has"),
+            "a CPython build that exports its symbols",
+        );
     };
-    let place = if exports(&elf) { Some(real.clone()) } else { shared_library(&real) };
-    match place {
-        Some(place) => Capability {
+    let name = |path: &Path| path.file_name().and_then(|name| installed::minor_in(&name.to_string_lossy()));
+    match entrance::find(&holder, name(&holder).or_else(|| name(&real))) {
+        Ok(_) => Capability {
             name: "python".into(),
             state: State::Works,
-            found: format!("{shown}: {IMPORT} in {}", place.display()),
+            found: format!("{shown}: {IMPORT} in {}", holder.display()),
             lost: String::new(),
             remedy: String::new(),
         },
-        None => limited(
-            format!("{shown} has no {IMPORT}, nor a libpython beside it that has"),
-            "a CPython build that exports its symbols",
+        Err(why) => limited(
+            format!("{shown}: cannot find where {} imports: {why}", holder.display()),
+            "a CPython build from 3.9 to 3.14, with a GIL",
         ),
     }
 }
@@ -61,32 +63,6 @@ fn on_path(names: &[&str]) -> Option<PathBuf> {
     names
         .iter()
         .find_map(|name| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file()))
-}
-
-fn exports(elf: &ElfFile64<'_>) -> bool {
-    elf.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok(IMPORT))
-}
-
-/// A shared build keeps its symbols in `libpython3.N.so.1.0`: beside the interpreter's `bin`, or where the system keeps libraries.
-fn shared_library(interpreter: &Path) -> Option<PathBuf> {
-    let beside = interpreter.parent()?.parent()?.join("lib");
-    let dirs = [
-        beside,
-        "/usr/lib/x86_64-linux-gnu".into(),
-        "/usr/lib/aarch64-linux-gnu".into(),
-        "/usr/lib64".into(),
-    ];
-    let is_libpython = |file: &PathBuf| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libpython3.") && name.contains(".so.")
-    };
-    let files = dirs
-        .iter()
-        .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()));
-    files.filter(is_libpython).find(|file| {
-        fs::read(file)
-            .is_ok_and(|data| ElfFile64::<object::Endianness>::parse(&*data).is_ok_and(|elf| exports(&elf)))
-    })
 }
 
 #[cfg(test)]

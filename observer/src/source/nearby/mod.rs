@@ -7,9 +7,10 @@
 
 mod look;
 mod search;
+mod versions;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -30,6 +31,8 @@ const MAX_PROCESSES: usize = 2_000;
 /// Own modules of one process, and directories of installed ones, that are remembered.
 const MAX_OWN: usize = 200;
 const MAX_SITES: usize = 8;
+/// Top-level modules of one directory of installed ones.
+const MAX_LOADED: usize = 2_000;
 /// Modules searched for, and sources looked at, in one observation.
 const MAX_SEARCHES: usize = 24;
 const MAX_LOOKS: usize = 300;
@@ -43,6 +46,7 @@ const O_ACCMODE: u64 = 3;
 enum Question {
     Search { pid: Pid, name: String, place: search::Place },
     Look { pid: Pid, path: String },
+    Versions { site: String, loaded: BTreeSet<String> },
 }
 
 /// A source, and the disk beside it.
@@ -50,6 +54,8 @@ pub struct Nearby<S> {
     inner: S,
     processes: HashMap<Pid, Process>,
     sites: Vec<String>,
+    /// Top-level modules that were loaded, by directory of packages.
+    loaded: BTreeMap<String, BTreeSet<String>>,
     searched: BTreeSet<String>,
     looked: BTreeSet<String>,
     asked: usize,
@@ -82,6 +88,7 @@ impl<S: Source> Nearby<S> {
             inner,
             processes: HashMap::new(),
             sites: Vec::new(),
+            loaded: BTreeMap::new(),
             searched: BTreeSet::new(),
             looked: BTreeSet::new(),
             asked: 0,
@@ -111,7 +118,9 @@ impl<S: Source> Nearby<S> {
             }
             Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => {
                 let path = call.resolved.get().or_else(|| call.path.get());
-                if let Some(path) = path.filter(|path| path.ends_with(".py") || path.ends_with(".pyc")) {
+                if let Some(path) =
+                    path.filter(|path| [".py", ".pyc", ".so"].iter().any(|end| path.ends_with(end)))
+                {
                     self.opened(event.pid, path);
                 }
             }
@@ -148,12 +157,17 @@ impl<S: Source> Nearby<S> {
             Owner::Own if process.own.len() < MAX_OWN && !process.own.contains(&module.path) => {
                 process.own.push(module.path);
             }
-            Owner::Package(_) if self.sites.len() < MAX_SITES => {
+            Owner::Package(top) => {
                 let at = module.path.find("-packages/").map(|at| at + "-packages".len());
-                if let Some(site) = at.and_then(|at| module.path.get(..at))
-                    && !self.sites.iter().any(|known| known == site)
-                {
+                let Some(site) = at.and_then(|at| module.path.get(..at)) else { return };
+                if self.sites.len() < MAX_SITES && !self.sites.iter().any(|known| known == site) {
                     self.sites.push(site.to_owned());
+                }
+                if self.loaded.len() < MAX_SITES || self.loaded.contains_key(site) {
+                    let loaded = self.loaded.entry(site.to_owned()).or_default();
+                    if loaded.len() < MAX_LOADED {
+                        loaded.insert(top);
+                    }
                 }
             }
             _ => {}
@@ -237,6 +251,9 @@ fn answer_all(questions: &Receiver<Question>, answers: &Sender<Event>) {
         let (pid, body) = match question {
             Question::Search { pid, name, place } => (pid, Body::ModuleSearch(search::search(&name, &place))),
             Question::Look { pid, path } => (pid, Body::SourceLook(look::look(&path))),
+            Question::Versions { site, loaded } => {
+                (Pid(0), Body::Distributions(versions::look(&site, &loaded)))
+            }
         };
         let at_ns = proc::monotonic_ns();
         let event = Event { at_ns, pid, tid: Tid(0), observed_from: Origin::Proc, body, bytes: Vec::new() };
@@ -299,6 +316,9 @@ impl<S: Source> Source for Nearby<S> {
         left.sort_unstable();
         for pid in left {
             self.ask(pid, false, now_ns);
+        }
+        for (site, loaded) in std::mem::take(&mut self.loaded) {
+            self.put(Question::Versions { site, loaded });
         }
         self.take(out, Some(Instant::now() + PATIENCE));
     }
