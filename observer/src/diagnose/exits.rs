@@ -13,7 +13,7 @@ use super::{
 use crate::{
     event::{OutputStream, Pid},
     model::{dramatiq::Role, ladder::Rung, mark::Mark, process::Process},
-    words::{names, units},
+    words::{capital, names, units},
 };
 
 /// The rules of this family.
@@ -223,11 +223,6 @@ pub(super) fn part(case: &Case<'_>, process: &Process) -> String {
             format!("the program {name}").trim_end().to_owned()
         }
     }
-}
-
-pub(super) fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// The end itself.

@@ -20,6 +20,7 @@ mod import;
 mod lost;
 mod nothing;
 mod orphans;
+mod output;
 mod peers;
 mod process;
 mod refusals;
@@ -48,6 +49,7 @@ const RULES: &[&[Rule]] = &[
     lost::RULES,
     nothing::RULES,
     orphans::RULES,
+    output::RULES,
     process::RULES,
     setting::RULES,
     settle::RULES,

@@ -16,10 +16,12 @@ pub mod lives;
 pub mod lookups;
 pub mod mark;
 pub mod message;
+pub mod outcomes;
 pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod remarks;
 pub mod searches;
 pub mod signals;
 pub mod tracebacks;
@@ -61,6 +63,8 @@ pub struct Model {
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// What dramatiq said in words that are known.
+    pub remarks: remarks::Remarks,
     /// The exceptions that were printed.
     pub tracebacks: tracebacks::Tracebacks,
     /// Names that were looked up.
@@ -96,6 +100,7 @@ impl Model {
             imports: imports::ImportTrails::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            remarks: remarks::Remarks::default(),
             tracebacks: tracebacks::Tracebacks::default(),
             lookups: lookups::Lookups::default(),
             exhaustion: exhausted::Exhaustion::default(),
@@ -141,6 +146,7 @@ impl Model {
         let processes = &self.processes;
         let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
         self.outputs.add(id, event, parent_of);
+        self.remarks.add(id, event);
         self.tracebacks.add(id, event, parent_of);
         self.lookups.add(id, event);
         self.exhaustion.add(id, event);
