@@ -33,6 +33,8 @@ pub struct Options {
     pub jobs: usize,
     /// `--backend` of the observer.
     pub backend: String,
+    /// Whether what is not right is tried once more, alone: a busy machine makes time-outs. The table says so.
+    pub twice: bool,
     /// Where to put the sessions.
     pub keep: Option<PathBuf>,
     /// The observer.
@@ -61,6 +63,7 @@ pub fn run(options: &Options) -> Result<Totals> {
         shared: &shared,
     };
     let table = Mutex::new(table::Table::new(&chosen));
+    let once_more = Mutex::new(Vec::new());
     let (own, others): (Vec<&Scenario>, Vec<&Scenario>) =
         chosen.iter().partition(|scenario| scenario.node == Node::Own);
     // Those with a node of their own take turns: one thread begins with them, so that none waits for its turn in vain.
@@ -72,7 +75,13 @@ pub fn run(options: &Options) -> Result<Totals> {
         };
         while let Some(scenario) = next() {
             let done = run::run(scenario, &lab);
-            table.lock().unwrap_or_else(PoisonError::into_inner).add(scenario, done);
+            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+            if options.twice && !done.judgement.outcome.is_fine() && scenario.not_yet.is_none() {
+                table.again(scenario, &done);
+                once_more.lock().unwrap_or_else(PoisonError::into_inner).push(scenario);
+            } else {
+                table.add(scenario, done);
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -81,6 +90,11 @@ pub fn run(options: &Options) -> Result<Totals> {
             scope.spawn(|| work(&[&others]));
         }
     });
+    // Alone, where the machine's load is no excuse any more.
+    for scenario in once_more.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let done = run::run(scenario, &lab);
+        table.lock().unwrap_or_else(PoisonError::into_inner).add(scenario, done);
+    }
     Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
 }
 
