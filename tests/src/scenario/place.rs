@@ -24,6 +24,9 @@ const HELPER: &str = include_str!("lab.py");
 /// The name of every session: it tells nothing of what is expected.
 pub(super) const SESSION: &str = "run";
 
+/// The password of the scenario's own user.
+const PASSWORD: &str = "sesame-7213";
+
 /// A scenario's own place. Gone when dropped, unless it was kept.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -55,7 +58,10 @@ impl Place {
         let ports = rabbit::free_ports()?;
         let management = Management { port: broker.management_port() };
         let mut values: BTreeMap<String, String> = [
-            ("amqp_url", format!("{}/{vhost}", broker.url())),
+            ("amqp_url", format!("amqp://{vhost}:{PASSWORD}@127.0.0.1:{}/{vhost}", broker.port())),
+            ("admin_url", format!("{}/{vhost}", broker.url())),
+            ("user", vhost.clone()),
+            ("password", PASSWORD.into()),
             ("host", "127.0.0.1".into()),
             ("port", broker.port().to_string()),
             ("management_port", management.port.to_string()),
@@ -74,7 +80,7 @@ impl Place {
                 .zip(ports)
                 .map(|(name, port)| ((*name).into(), port.to_string())),
         );
-        management.open_vhost(&vhost)?;
+        management.open_vhost(&vhost, PASSWORD)?;
         let place = Self { folder: Some(folder), values, management, _closed_port: closed };
         for (name, text) in &scenario.files {
             place.write(name, text)?;
