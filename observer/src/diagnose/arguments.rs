@@ -114,8 +114,11 @@ impl<'a> Arguments<'a> {
         let took = |takes: Takes| {
             let given = self.options.iter().rev().filter(move |given| given.takes == takes);
             given.filter(|given| !given.word.contains('=')).find_map(|given| {
-                let is_own = |value: &str| given.name.ends_with("-file") && [".pid", ".log"].iter().any(|end| value.ends_with(end));
-                let value = given.values.iter().rev().copied().find(|value| is_module(value) && !is_own(value))?;
+                let is_own = |value: &str| {
+                    given.name.ends_with("-file") && [".pid", ".log"].iter().any(|end| value.ends_with(end))
+                };
+                let value =
+                    given.values.iter().rev().copied().find(|value| is_module(value) && !is_own(value))?;
                 Some((given, value))
             })
         };
@@ -152,7 +155,8 @@ fn known(word: &str) -> Option<(&'static str, Takes, Option<&str>)> {
 fn is_module(word: &str) -> bool {
     let name = |name: &str| {
         let mut chars = name.chars();
-        chars.next().is_some_and(|c| c.is_alphabetic() || c == '_') && chars.all(|c| c.is_alphanumeric() || c == '_')
+        chars.next().is_some_and(|c| c.is_alphabetic() || c == '_')
+            && chars.all(|c| c.is_alphanumeric() || c == '_')
     };
     word.split(':').flat_map(|part| part.split('.')).all(name)
 }
@@ -167,7 +171,8 @@ mod tests {
 
     #[test]
     fn arguments_are_split_as_argparse_would() {
-        let argv = words("/v/bin/python -u -m dramatiq -p2 --threads=4 -vv app.worker:broker more -Q a b --pid x");
+        let argv =
+            words("/v/bin/python -u -m dramatiq -p2 --threads=4 -vv app.worker:broker more -Q a b --pid x");
         let arguments = Arguments::of(own_words(&argv).unwrap());
         assert_eq!(arguments.modules, ["app.worker:broker", "more"]);
         let value = |name: &str| arguments.option(name).unwrap().values.clone();
@@ -198,7 +203,12 @@ mod tests {
             let (given, took) = arguments.swallower().unwrap();
             assert_eq!((given.name, took), (option, value), "{line}");
         }
-        for line in ["python -m dramatiq", "python -m dramatiq -p 1", "python -m dramatiq --path=. -Q q-1", "python -m dramatiq tasks -Q a"] {
+        for line in [
+            "python -m dramatiq",
+            "python -m dramatiq -p 1",
+            "python -m dramatiq --path=. -Q q-1",
+            "python -m dramatiq tasks -Q a",
+        ] {
             let argv = words(line);
             assert_eq!(Arguments::of(own_words(&argv).unwrap()).swallower(), None, "{line}");
         }

@@ -129,7 +129,10 @@ fn pidfile_conflict(case: &Case<'_>, findings: &mut Vec<Finding>) {
                     line.rsplit("] ").next().unwrap_or(line).to_owned(),
                     format!("make the directory of {file} writable, or give another path"),
                 ),
-                None => ("dramatiq did not accept it".to_owned(), format!("look into {file}: {}", Code::PidfileConflict.entry().remedy)),
+                None => (
+                    "dramatiq did not accept it".to_owned(),
+                    format!("look into {file}: {}", Code::PidfileConflict.entry().remedy),
+                ),
             },
         };
         findings.push(
@@ -174,7 +177,8 @@ fn wants_watchdog(case: &Case<'_>, master: &Process, arguments: &Arguments<'_>) 
     let packages = case.model.files.imports.get(&master.pid).map(|imports| &imports.packages);
     arguments.options.iter().any(|given| given.name.starts_with("--watch"))
         && !arguments.modules.is_empty()
-        && packages.is_some_and(|packages| packages.contains_key("dramatiq") && !packages.contains_key("watchdog"))
+        && packages
+            .is_some_and(|packages| packages.contains_key("dramatiq") && !packages.contains_key("watchdog"))
 }
 
 /// `--processes 0`, or fewer: the loop that starts workers has nothing to do (2.2, `cli.py`, `main`), and dramatiq ends with status 0.
@@ -208,7 +212,10 @@ fn no_worker_processes(case: &Case<'_>, findings: &mut Vec<Finding>) {
 fn lines(case: &Case<'_>, pid: Pid) -> Vec<String> {
     let streams = case.model.outputs.iter().filter(|(writer, ..)| *writer == pid);
     let texts = streams.flat_map(|(_, _, written)| &written.last);
-    texts.map(|line| String::from_utf8_lossy(line).trim().to_owned()).filter(|line| !line.is_empty()).collect()
+    texts
+        .map(|line| String::from_utf8_lossy(line).trim().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect()
 }
 
 fn last_line(case: &Case<'_>, pid: Pid) -> Option<String> {

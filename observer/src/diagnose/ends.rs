@@ -181,11 +181,14 @@ fn origin<'a>(case: &Case<'a>, process: &Process, sent: &'a Sent, depth: u32) ->
     let here = Asked { signal: sent.signal, mark: Some(sent.mark), by: by(case, process, sent) };
     let By::Process(sender) = here.by else { return here };
     let above = process.parent == Some(sender.pid) || case.role(sender.pid) == Role::Master;
-    let Some(above) = case.model.processes.get(sender.pid).filter(|_| above && sender.pid != process.pid) else {
+    let Some(above) = case.model.processes.get(sender.pid).filter(|_| above && sender.pid != process.pid)
+    else {
         return here;
     };
     let earlier = case.model.signals.sent(above.pid).iter().find(|earlier| {
-        REQUESTS.contains(&earlier.signal) && earlier.mark.at_ns <= sent.mark.at_ns && earlier.mark != sent.mark
+        REQUESTS.contains(&earlier.signal)
+            && earlier.mark.at_ns <= sent.mark.at_ns
+            && earlier.mark != sent.mark
     });
     match earlier {
         Some(earlier) if depth < 8 => origin(case, above, earlier, depth + 1),

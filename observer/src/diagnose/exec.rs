@@ -36,10 +36,12 @@ struct Failed {
 /// search along PATH that succeeds in a later directory (`execvp(3)`); a program that lacks an optional helper and goes on.
 fn exec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let ran = case.model.processes.iter().any(|process| {
-        matches!(case.role(process.pid), Role::Master | Role::Worker) || case.links(process.pid).next().is_some()
+        matches!(case.role(process.pid), Role::Master | Role::Worker)
+            || case.links(process.pid).next().is_some()
     });
     let Some(root) = case.root().filter(|_| !ran) else { return };
-    let last_exec = case.model.processes.iter().flat_map(|process| &process.execs).map(|exec| exec.mark.at_ns).max();
+    let last_exec =
+        case.model.processes.iter().flat_map(|process| &process.execs).map(|exec| exec.mark.at_ns).max();
     let candidates = case.model.processes.iter().filter_map(|process| {
         let failed = failed(case, root, process)?;
         last_exec.is_none_or(|at_ns| at_ns <= failed.last.at_ns).then_some((process, failed))
@@ -48,10 +50,13 @@ fn exec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let whole = failed.tried.iter().find(|(_, errno)| *errno != ENOENT).or(failed.tried.last());
     let Some((path, errno)) = whole else { return };
     let error = names::errno(*errno);
-    let searched: Vec<&str> = failed.tried.iter().filter_map(|(path, _)| Some(path.rsplit_once('/')?.0)).collect();
+    let searched: Vec<&str> =
+        failed.tried.iter().filter_map(|(path, _)| Some(path.rsplit_once('/')?.0)).collect();
     let name = &failed.name;
     let by = match process.execs.last() {
-        Some(_) => case.command(process.pid).map_or(String::new(), |command| format!(" `{command}` could not start it.")),
+        Some(_) => case
+            .command(process.pid)
+            .map_or(String::new(), |command| format!(" `{command}` could not start it.")),
         None => String::new(),
     };
     let summary = match *errno {
@@ -61,13 +66,19 @@ fn exec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
         ENOENT => format!(
             "{path} cannot be executed: {error}; it does not exist, or the interpreter in its first line does not.{by}"
         ),
-        EACCES => format!("{path} cannot be executed: {error}; it is not executable, or not for this user.{by}"),
-        ENOEXEC => format!("{path} cannot be executed: {error}; it is no program of this machine and names no interpreter.{by}"),
+        EACCES => {
+            format!("{path} cannot be executed: {error}; it is not executable, or not for this user.{by}")
+        }
+        ENOEXEC => format!(
+            "{path} cannot be executed: {error}; it is no program of this machine and names no interpreter.{by}"
+        ),
         _ => format!("{path} cannot be executed: {error}.{by}"),
     };
     let remedy = match *errno {
         ENOENT if searched.len() > 1 => {
-            format!("correct the name {name}, or put its directory on PATH (a virtual environment: source …/bin/activate)")
+            format!(
+                "correct the name {name}, or put its directory on PATH (a virtual environment: source …/bin/activate)"
+            )
         }
         ENOENT => format!("correct the path: ls -l {path}; head -1 {path}"),
         EACCES => format!("chmod +x {path}"),
@@ -89,13 +100,15 @@ fn failed(case: &Case<'_>, root: &Process, process: &Process) -> Option<Failed> 
     let exit = process.exit.as_ref();
     let ended_so = exit.is_some_and(|exit| matches!(exit.code, Some(CANNOT_EXECUTE | NOT_FOUND)));
     let began_ns = process.execs.last().map_or(0, |exec| exec.mark.at_ns);
-    let attempts: Vec<_> = process.failed_execs.iter().filter(|failed| failed.mark.at_ns >= began_ns).collect();
+    let attempts: Vec<_> =
+        process.failed_execs.iter().filter(|failed| failed.mark.at_ns >= began_ns).collect();
     if let Some(last) = attempts.last() {
         let name = last.path.get()?.rsplit('/').next()?.to_owned();
         let is_command = process.pid == root.pid && process.execs.is_empty();
         // A child of a program that is told to run it: Python's subprocess, sudo.
         let is_named = || {
-            let words = case.argv(root.pid).unwrap_or_default().iter().flat_map(|word| word.split_whitespace());
+            let words =
+                case.argv(root.pid).unwrap_or_default().iter().flat_map(|word| word.split_whitespace());
             process.execs.is_empty()
                 && exit.is_some()
                 && root.exit.as_ref().is_some_and(|exit| exit.code != Some(0))

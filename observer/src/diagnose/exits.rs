@@ -11,8 +11,9 @@ use super::{
     finding::{Evidence, Finding},
 };
 use crate::{
-    event::{OutputStream, Pid},
-    model::{dramatiq::Role, ladder::Rung, mark::Mark, process::Process},
+    event::{Pid, Tid},
+    model::{dramatiq::Role, fault::Call, ladder::Rung, mark::Mark, process::Process},
+    python,
     words::{names, units},
 };
 
@@ -109,14 +110,21 @@ fn crashed(case: &Case<'_>, findings: &mut Vec<Finding>) {
             Some((line, _)) => format!("look at {line}: what it calls crashed"),
             None => "run it again with PYTHONFAULTHANDLER=1 to see the Python line that crashed".to_owned(),
         };
-        let mut finding = Finding::new(Code::Crashed, 0.97, format!("{} crashed with {name} {place}.{at}{held}", capital(&what)))
-            .title(format!("{what} crashed with {name} {}", if is_importing { "during the import" } else { "at run time" }))
-            .about(case.subject(process.pid))
-            .severity(severity)
-            .evidence(delivered)
-            .evidence(stack.map(|(_, evidence)| evidence))
-            .evidence(exit_evidence(process))
-            .remedy(remedy);
+        let mut finding = Finding::new(
+            Code::Crashed,
+            0.97,
+            format!("{} crashed with {name} {place}.{at}{held}", capital(&what)),
+        )
+        .title(format!(
+            "{what} crashed with {name} {}",
+            if is_importing { "during the import" } else { "at run time" }
+        ))
+        .about(case.subject(process.pid))
+        .severity(severity)
+        .evidence(delivered)
+        .evidence(stack.map(|(_, evidence)| evidence))
+        .evidence(exit_evidence(process))
+        .remedy(remedy);
         if is_importing {
             finding = finding.rung(Rung::Import);
         }
@@ -153,18 +161,24 @@ fn exited_silently(case: &Case<'_>, findings: &mut Vec<Finding>) {
             Evidence::new(mark, format!("thread {} called exit_group({code})", mark.tid))
         });
         findings.push(
-            Finding::new(Code::ExitedSilently, case.confidence(base, &[Kind::Processes, Kind::Output]), summary)
-                .title(format!("{what} ended with status {code} and without a word"))
-                .about(case.subject(process.pid))
-                .evidence(last_message(case, process.pid))
-                .evidence(called)
-                .evidence(exit_evidence(process))
-                .remedy(match held_actor(case, process.pid) {
-                    Some(actor) => {
-                        format!("search actor {actor} and what it calls for os._exit and libraries that call exit")
-                    }
-                    None => Code::ExitedSilently.entry().remedy.to_owned(),
-                }),
+            Finding::new(
+                Code::ExitedSilently,
+                case.confidence(base, &[Kind::Processes, Kind::Output]),
+                summary,
+            )
+            .title(format!("{what} ended with status {code} and without a word"))
+            .about(case.subject(process.pid))
+            .evidence(last_message(case, process.pid))
+            .evidence(called)
+            .evidence(exit_evidence(process))
+            .remedy(match held_actor(case, process.pid) {
+                Some(actor) => {
+                    format!(
+                        "search actor {actor} and what it calls for os._exit and libraries that call exit"
+                    )
+                }
+                None => Code::ExitedSilently.entry().remedy.to_owned(),
+            }),
         );
     }
 }
@@ -172,15 +186,19 @@ fn exited_silently(case: &Case<'_>, findings: &mut Vec<Finding>) {
 /// Whether its end was one of run time: of a worker that was ready, or of another consumer that still consumed.
 fn left_at_run_time(case: &Case<'_>, process: &Process, code: i32) -> bool {
     match case.role(process.pid) {
-        Role::Worker => ends::was_ready(case, process.pid) == Some(true),
+        // One that was attached to was watched while it ran.
+        Role::Worker => ends::was_ready(case, process.pid) != Some(false),
         // Another program may well end when its work is done. Not so one that fails while it still consumes.
-        Role::Program => code != 0 && case.model.amqp.consumers.iter().any(|consumer| {
-            consumer.asked.pid == process.pid
-                && consumer.confirmed.is_some()
-                && consumer.ended.as_ref().is_none_or(|ended| {
-                    process.exit.as_ref().is_some_and(|exit| ended.at_ns >= exit.at_ns)
+        Role::Program => {
+            code != 0
+                && case.model.amqp.consumers.iter().any(|consumer| {
+                    consumer.asked.pid == process.pid
+                        && consumer.confirmed.is_some()
+                        && consumer.ended.as_ref().is_none_or(|ended| {
+                            process.exit.as_ref().is_some_and(|exit| ended.at_ns >= exit.at_ns)
+                        })
                 })
-        }),
+        }
         Role::Master | Role::Fork => false,
     }
 }
@@ -188,9 +206,10 @@ fn left_at_run_time(case: &Case<'_>, process: &Process, code: i32) -> bool {
 /// Whether its first thread printed a traceback before the end.
 fn is_explained(case: &Case<'_>, process: &Process) -> bool {
     let Some(exit) = &process.exit else { return false };
-    case.model.tracebacks.of(process.pid).any(|raised| {
-        raised.last.tid.0 == process.pid.0 && raised.last.at_ns + LAST_WORDS_NS >= exit.at_ns
-    })
+    case.model
+        .tracebacks
+        .of(process.pid)
+        .any(|raised| raised.last.tid.0 == process.pid.0 && raised.last.at_ns + LAST_WORDS_NS >= exit.at_ns)
 }
 
 /// What a process is, for a person: without its id, so that findings of several are alike.
@@ -201,7 +220,8 @@ pub(super) fn part(case: &Case<'_>, process: &Process) -> String {
         Role::Fork => "a fork of dramatiq's middleware".to_owned(),
         Role::Program => {
             let argv = process.program().and_then(|program| program.argv.get());
-            let name = argv.and_then(|argv| argv.first()).map_or("", |word| word.rsplit('/').next().unwrap_or(word));
+            let name =
+                argv.and_then(|argv| argv.first()).map_or("", |word| word.rsplit('/').next().unwrap_or(word));
             format!("the program {name}").trim_end().to_owned()
         }
     }
@@ -223,7 +243,7 @@ pub(super) fn exit_evidence(process: &Process) -> Option<Evidence> {
         }
         _ => "ended".to_owned(),
     };
-    let mark = Mark { event: exit.event, at_ns: exit.at_ns, pid: process.pid, tid: crate::event::Tid(process.pid.0) };
+    let mark = Mark { event: exit.event, at_ns: exit.at_ns, pid: process.pid, tid: Tid(process.pid.0) };
     Some(Evidence::new(mark, format!("process {} {how}", process.pid)))
 }
 
@@ -260,7 +280,9 @@ fn place_words(case: &Case<'_>, process: &Process, taken: Option<Mark>, is_impor
         let own = case.model.files.imports.get(&process.pid).map(|imports| &imports.own);
         let last = own.and_then(|own| own.iter().max_by_key(|(_, mark)| (mark.at_ns, mark.event)));
         return match last {
-            Some((path, _)) => format!("while it imported its modules, the last file of its own being {path}"),
+            Some((path, _)) => {
+                format!("while it imported its modules, the last file of its own being {path}")
+            }
             None => "while it imported its modules".to_owned(),
         };
     }
@@ -275,26 +297,21 @@ fn place_words(case: &Case<'_>, process: &Process, taken: Option<Mark>, is_impor
 }
 
 fn has_cpu_limit(process: &Process) -> bool {
-    let limits = process.program().and_then(|program| program.details.as_ref()).and_then(|exec| exec.limits.get());
+    let limits =
+        process.program().and_then(|program| program.details.as_ref()).and_then(|exec| exec.limits.get());
     limits.is_some_and(|limits| limits.iter().any(|limit| limit.name == "CPU" && limit.soft.is_some()))
 }
 
-/// The innermost Python line that `faulthandler` wrote (CPython 3.12, `Python/traceback.c`, `_Py_DumpTracebackThreads`): of the thread
-/// it calls current.
+/// The Python line that `faulthandler` says the crash came from: the innermost of the user's own, else the innermost.
 fn python_stack(case: &Case<'_>, pid: Pid) -> Option<(String, Evidence)> {
-    let mut streams = case.model.outputs.iter().filter(|(writer, stream, _)| *writer == pid && *stream != OutputStream::Pipe);
-    streams.find_map(|(_, _, written)| {
-        let lines = || written.last.iter().map(|line| String::from_utf8_lossy(line));
-        let current = lines().position(|line| line.starts_with("Current thread "))?;
-        let line = lines().skip(current).find_map(|line| {
-            let rest = line.trim().strip_prefix("File \"")?.to_owned();
-            let (file, rest) = rest.split_once("\", line ")?;
-            let (number, function) = rest.split_once(" in ")?;
-            Some(format!("{file}:{number} in {function}"))
-        })?;
-        let exit = case.model.processes.get(pid)?.exit.as_ref()?;
-        let mark = Mark { event: exit.event, at_ns: exit.at_ns, pid, tid: crate::event::Tid(pid.0) };
-        let evidence = Evidence::new(mark, format!("faulthandler wrote: {line}"));
-        Some((line, evidence))
-    })
+    let calls = case.model.faults.of(pid);
+    let own = |call: &&Call| {
+        // What runs from a string or is frozen has no file.
+        call.file.contains('/')
+            && python::module_file(&call.file).is_some_and(|module| module.owner == python::Owner::Own)
+    };
+    let call = calls.iter().find(own).or(calls.first())?;
+    let line = format!("{}:{} in {}", call.file, call.line, call.function);
+    let evidence = Evidence::new(call.mark, format!("faulthandler wrote: {line}"));
+    Some((line, evidence))
 }

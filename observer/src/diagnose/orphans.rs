@@ -4,7 +4,7 @@ use super::{
     Rule,
     case::{Case, Kind},
     catalogue::Code,
-    ends::{self, End, SIGHUP, SIGKILL},
+    ends::{self, By, End, SIGHUP, SIGKILL},
     exits::exit_evidence,
     finding::{Evidence, Finding},
 };
@@ -26,12 +26,22 @@ const OUTLIVES_NS: u64 = 1_000_000_000;
 fn master_died(case: &Case<'_>, findings: &mut Vec<Finding>) {
     for master in case.masters() {
         let Some(exit) = &master.exit else { continue };
-        let orphans: Vec<&Process> = case.workers_of(master.pid).filter(|worker| outlived(case, worker, exit.at_ns)).collect();
+        let orphans: Vec<&Process> =
+            case.workers_of(master.pid).filter(|worker| outlived(case, worker, exit.at_ns)).collect();
         if orphans.is_empty() {
             continue;
         }
-        let how = match ends::end(case, master) {
-            Some(End::Killed(killed) | End::Obeyed(killed) | End::Forced { killed, .. }) if exit.signal.is_some() => {
+        let end = ends::end(case, master);
+        // The observer kills what does not end in time; that it leaves something behind is not the worker's fault.
+        if let Some(End::Obeyed(killed) | End::Forced { killed, .. }) = end
+            && killed.by == By::Observer
+        {
+            continue;
+        }
+        let how = match end {
+            Some(End::Killed(killed) | End::Obeyed(killed) | End::Forced { killed, .. })
+                if exit.signal.is_some() =>
+            {
                 format!("was killed by {}", killed.words())
             }
             Some(End::OutOfMemory(_)) => "was killed by the kernel for want of memory".to_owned(),
@@ -45,8 +55,14 @@ fn master_died(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let pids: Vec<String> = orphans.iter().map(|worker| worker.pid.to_string()).collect();
         let consume = orphans.iter().any(|worker| ends::was_ready(case, worker.pid) == Some(true));
         let go_on = if consume { "go on consuming" } else { "live on" };
-        let verb = if orphans.len() == 1 { go_on.replacen("go", "goes", 1).replacen("live", "lives", 1) } else { go_on.to_owned() };
-        let cause = exit.sent.map(|mark| Evidence::new(mark, format!("the signal that ended process {}", master.pid)));
+        let verb = if orphans.len() == 1 {
+            go_on.replacen("go", "goes", 1).replacen("live", "lives", 1)
+        } else {
+            go_on.to_owned()
+        };
+        let cause = exit
+            .sent
+            .map(|mark| Evidence::new(mark, format!("the signal that ended process {}", master.pid)));
         findings.push(
             Finding::new(
                 Code::MasterDied,
@@ -70,9 +86,12 @@ fn outlived(case: &Case<'_>, worker: &Process, at_ns: u64) -> bool {
     if worker.first_seen_ns > at_ns {
         return false;
     }
-    let killed = case.model.signals.sent(worker.pid).iter().any(|sent| {
-        sent.signal == SIGKILL && sent.mark.at_ns <= at_ns.saturating_add(OUTLIVES_NS)
-    });
+    let killed = case
+        .model
+        .signals
+        .sent(worker.pid)
+        .iter()
+        .any(|sent| sent.signal == SIGKILL && sent.mark.at_ns <= at_ns.saturating_add(OUTLIVES_NS));
     match &worker.exit {
         None => !killed,
         Some(exit) => exit.at_ns >= at_ns.saturating_add(OUTLIVES_NS),
@@ -87,7 +106,11 @@ fn reexec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
     for process in case.model.processes.iter() {
         let hups = case.model.signals.sent(process.pid).iter().filter(|sent| sent.signal == SIGHUP);
         let Some(hup) = hups.last() else { continue };
-        let was_master = case.model.processes.children(process.pid).any(|child| child.execs.is_empty() || is_spawned(child));
+        let was_master = case
+            .model
+            .processes
+            .children(process.pid)
+            .any(|child| child.execs.is_empty() || is_spawned(child));
         let failed = process.failed_execs.iter().rfind(|failed| failed.mark.at_ns >= hup.mark.at_ns);
         let anew = process.execs.iter().rfind(|exec| exec.mark.at_ns >= hup.mark.at_ns);
         let before = process.execs.iter().rfind(|exec| exec.mark.at_ns < hup.mark.at_ns);
@@ -106,7 +129,11 @@ fn reexec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
                     continue;
                 }
                 let now = anew.exe.get().map_or("another", String::as_str);
-                let which = if now == earlier { format!("{now}, called `python`, without its virtual environment") } else { now.to_owned() };
+                let which = if now == earlier {
+                    format!("{now}, called `python`, without its virtual environment")
+                } else {
+                    now.to_owned()
+                };
                 Finding::new(
                     Code::ReexecFailed,
                     case.confidence(0.9, &[Kind::Processes]),
@@ -148,7 +175,12 @@ fn is_spawned(process: &Process) -> bool {
 
 fn children_since(case: &Case<'_>, pid: Pid, since_ns: u64) -> usize {
     let born = |child: &&Process| child.forked_at_ns.is_some_and(|at_ns| at_ns >= since_ns);
-    case.model.processes.children(pid).filter(born).filter(|child| child.execs.is_empty() || is_spawned(child)).count()
+    case.model
+        .processes
+        .children(pid)
+        .filter(born)
+        .filter(|child| child.execs.is_empty() || is_spawned(child))
+        .count()
 }
 
 /// The directory it was started from.

@@ -33,7 +33,8 @@ const NUMBERS: &[(&str, &str)] = &[
 fn setting_invalid(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let candidates = case.masters().chain(case.workers());
     for process in candidates {
-        if !matches!(ends::end(case, process), Some(End::Own(1))) || case.reached(process.pid, Rung::Import) == Some(true)
+        if !matches!(ends::end(case, process), Some(End::Own(1)))
+            || case.reached(process.pid, Rung::Import) == Some(true)
         {
             continue;
         }
@@ -75,7 +76,9 @@ fn proof(case: &Case<'_>, process: &Process, name: &str) -> Option<(f64, Option<
     let known = NUMBERS.iter().find(|(known, _)| *known == name);
     let raised = case.model.tracebacks.of(process.pid).rev().find(|raised| {
         raised.traceback.chain().any(|one| {
-            let Some(frame) = one.innermost().filter(|frame| frame.file.contains("/dramatiq/")) else { return false };
+            let Some(frame) = one.innermost().filter(|frame| frame.file.contains("/dramatiq/")) else {
+                return false;
+            };
             let names_it = |text: &str| text.contains(name);
             one.name() == "ValueError"
                 && (names_it(&one.message)
@@ -85,13 +88,21 @@ fn proof(case: &Case<'_>, process: &Process, name: &str) -> Option<(f64, Option<
         })
     });
     if let Some(raised) = raised {
-        let place = raised.traceback.innermost().map_or(String::new(), |frame| format!(" at {}:{}", frame.file, frame.line));
+        let place = raised
+            .traceback
+            .innermost()
+            .map_or(String::new(), |frame| format!(" at {}:{}", frame.file, frame.line));
         let text = format!("{}: {}{place}", raised.traceback.kind, raised.traceback.message);
         return Some((0.97, Some(Evidence::new(raised.last, text))));
     }
     let said_nothing = case.model.tracebacks.of(process.pid).next().is_none();
     let read_by_all = known.is_some_and(|(_, module)| *module == "worker");
-    let loaded = case.model.files.imports.get(&process.pid).is_some_and(|imports| imports.packages.contains_key("dramatiq"));
+    let loaded = case
+        .model
+        .files
+        .imports
+        .get(&process.pid)
+        .is_some_and(|imports| imports.packages.contains_key("dramatiq"));
     (said_nothing && read_by_all && loaded && case.role(process.pid) == Role::Master)
         .then(|| (case.confidence(0.7, &[Kind::Output]), None))
 }

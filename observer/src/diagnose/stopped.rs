@@ -33,11 +33,23 @@ fn stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
         }
         match ends::end(case, process) {
             Some(End::Obeyed(asked)) => findings.push(asked_to_stop(case, process, asked, None)),
-            Some(End::Forced { asked, killed }) => findings.push(asked_to_stop(case, process, asked, Some(killed))),
+            Some(End::Forced { asked, killed }) => {
+                findings.push(asked_to_stop(case, process, asked, Some(killed)))
+            }
             _ => {}
         }
     }
-    let own = case.ending.filter(|ending| matches!(ending.reason.as_str(), "time-limit" | "interrupted" | "let-go"));
+    // What had started dramatiq was asked, and did not pass it on.
+    if findings.len() == before
+        && let Some(root) = case.root()
+        && let Some(End::Obeyed(asked) | End::Forced { asked, .. }) = ends::end(case, root)
+        && ends::that_matter(case).iter().any(|process| process.alive())
+    {
+        findings.push(asked_to_stop(case, root, asked, None));
+    }
+    let own = case
+        .ending
+        .filter(|ending| matches!(ending.reason.as_str(), "time-limit" | "interrupted" | "let-go"));
     let Some(ending) = own.filter(|_| findings.len() == before) else { return };
     // What was let go lives on.
     let Some(process) = ends::that_matter(case).into_iter().find(|process| process.alive()) else { return };
@@ -47,7 +59,11 @@ fn stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
         Finding::new(
             Code::Stopped,
             if rung.is_some() { 0.7 } else { 0.3 },
-            format!("The observation ended because {why}; {} goes on.{}", part(case, process), rung.unwrap_or_default()),
+            format!(
+                "The observation ended because {why}; {} goes on.{}",
+                part(case, process),
+                rung.unwrap_or_default()
+            ),
         )
         .title("the observation was ended, the worker goes on")
         .about(case.subject(process.pid))
@@ -62,7 +78,8 @@ fn asked_to_stop(case: &Case<'_>, process: &Process, asked: Asked<'_>, killed: O
         && case.ending.is_some_and(|ending| ending.reason == "time-limit");
     let who = if own_limit { "the observer's own --for".to_owned() } else { asked.words() };
     let state = state_words(case, process);
-    let mut summary = format!("{} was asked to stop{at} by {who}.{}", capital(&what), state.clone().unwrap_or_default());
+    let mut summary =
+        format!("{} was asked to stop{at} by {who}.{}", capital(&what), state.clone().unwrap_or_default());
     if let Some(killed) = killed {
         summary.push_str(&format!(" It did not end in time and was killed by {}.", killed.words()));
     }
@@ -77,7 +94,7 @@ fn asked_to_stop(case: &Case<'_>, process: &Process, asked: Asked<'_>, killed: O
 
 /// Whether a stop was asked for by somebody else than the observer: then that is the news, whatever went well before.
 pub(super) fn is_news(case: &Case<'_>) -> bool {
-    ends::that_matter(case).into_iter().any(|process| match ends::end(case, process) {
+    ends::that_matter(case).into_iter().chain(case.root()).any(|process| match ends::end(case, process) {
         Some(End::Obeyed(asked) | End::Forced { asked, .. }) => asked.is_news(),
         _ => false,
     })
@@ -115,7 +132,8 @@ fn process_stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let pids: Vec<String> = all.iter().map(|process| process.pid.to_string()).collect();
     for process in &all {
         let Some(mark) = since(process) else { continue };
-        let sent = case.model.signals.sent(process.pid).iter().rev().find(|sent| STOPS.contains(&sent.signal));
+        let sent =
+            case.model.signals.sent(process.pid).iter().rev().find(|sent| STOPS.contains(&sent.signal));
         let by = sent.map_or_else(
             || " Who stopped it was not seen.".to_owned(),
             |sent| {
@@ -141,7 +159,14 @@ fn process_stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
             .about(case.subject(process.pid))
             .severity(severity)
             .evidence(sent.map(|sent| Evidence::new(sent.mark, names::signal(sent.signal))))
-            .evidence([Evidence::new(mark, format!("process {} is in state T since {}", process.pid, units::about(mark.at_ns, case.model.started_ns)))])
+            .evidence([Evidence::new(
+                mark,
+                format!(
+                    "process {} is in state T since {}",
+                    process.pid,
+                    units::about(mark.at_ns, case.model.started_ns)
+                ),
+            )])
             .remedy(format!("let it go on: kill -CONT {}", pids.join(" "))),
         );
     }

@@ -59,7 +59,8 @@ impl Lookups {
     fn again(&mut self, pid: Pid, directory: &str, last: Mark) {
         let Some(lookup) = self.by_pid.get_mut(&pid) else { return };
         lookup.last = last;
-        if lookup.directories.len() < MAX_DIRECTORIES && !lookup.directories.iter().any(|known| known == directory)
+        if lookup.directories.len() < MAX_DIRECTORIES
+            && !lookup.directories.iter().any(|known| known == directory)
         {
             lookup.directories.push(directory.to_owned());
         }

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
+pub mod fault;
 pub mod files;
 pub mod held;
 pub mod ladder;
@@ -59,6 +60,8 @@ pub struct Model {
     pub tracebacks: tracebacks::Tracebacks,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// What was said of crashes.
+    pub faults: fault::Faults,
     /// The signals of each process, in order.
     pub signals: signals::Signals,
     /// Programs that were looked for in vain.
@@ -85,6 +88,7 @@ impl Model {
             outputs: output::Outputs::default(),
             tracebacks: tracebacks::Tracebacks::default(),
             troubles: trouble::Troubles::default(),
+            faults: fault::Faults::default(),
             signals: signals::Signals::default(),
             lookups: lookup::Lookups::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
@@ -126,6 +130,7 @@ impl Model {
         self.outputs.add(id, event, parent_of);
         self.tracebacks.add(id, event, parent_of);
         self.troubles.add(id, event);
+        self.faults.add(id, event);
         self.signals.add(id, event);
         self.lookups.add(id, event);
         self.broker.add(id, event);
