@@ -129,7 +129,7 @@ fn failed(case: &Case<'_>, root: &Process, process: &Process) -> Option<Failed> 
         return Some(Failed { name, tried, last: last.mark });
     }
     // A shell looks before it tries (dash 0.5.12, `exec.c`, `find_command`; bash 5.2, `findcmd.c`).
-    let lookup = case.model.lookups.of(process.pid).filter(|_| ended_so)?;
+    let lookup = case.model.searches.of(process.pid).filter(|_| ended_so)?;
     let tried = lookup.directories.iter().map(|directory| (format!("{directory}/{}", lookup.name), ENOENT));
     Some(Failed { name: lookup.name.clone(), tried: tried.collect(), last: lookup.last })
 }

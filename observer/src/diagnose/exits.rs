@@ -14,7 +14,7 @@ use crate::{
     event::{Pid, Tid},
     model::{dramatiq::Role, fault::Call, ladder::Rung, mark::Mark, process::Process},
     python,
-    words::{names, units},
+    words::{capital, names, units},
 };
 
 /// The rules of this family.
@@ -225,11 +225,6 @@ pub(super) fn part(case: &Case<'_>, process: &Process) -> String {
             format!("the program {name}").trim_end().to_owned()
         }
     }
-}
-
-pub(super) fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// The end itself.

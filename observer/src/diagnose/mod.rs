@@ -1,7 +1,7 @@
 //! What happened → why. A pure function of a session: the same session gives the same answer. Knows the model; nothing of where events
 //! come from, of files on disk, or of how an answer is shown.
 //!
-//! Each file but the four of the frame holds the rules of one family. A rule concludes from positive evidence only: what was not
+//! Each file but those of the frame, and what families share, holds the rules of one family. A rule concludes from positive evidence only: what was not
 //! observed did not therefore not happen, and a worker that consumes is never called broken.
 
 mod arguments;
@@ -18,11 +18,16 @@ pub mod finding;
 mod handshake;
 mod import;
 mod lost;
+mod missing;
 mod nothing;
 mod orphans;
+mod output;
+mod peers;
 mod process;
+mod refusals;
 mod setting;
 mod settle;
+mod shadow;
 mod stopped;
 mod verdict;
 mod well;
@@ -46,6 +51,7 @@ const RULES: &[&[Rule]] = &[
     lost::RULES,
     nothing::RULES,
     orphans::RULES,
+    output::RULES,
     process::RULES,
     setting::RULES,
     settle::RULES,

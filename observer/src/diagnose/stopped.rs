@@ -5,12 +5,12 @@ use super::{
     case::{Case, Kind},
     catalogue::{Code, Severity},
     ends::{self, Asked, End},
-    exits::{capital, exit_evidence, part},
+    exits::{exit_evidence, part},
     finding::{Evidence, Finding},
 };
 use crate::{
     model::{dramatiq::Role, ladder::Rung, mark::Mark, process::Process},
-    words::{names, units},
+    words::{capital, names, units},
 };
 
 /// The rules of this family.

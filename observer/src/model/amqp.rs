@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use super::link::{Link, LinkId, Mark, Said};
+pub use super::link::{Course, Link, LinkId, Mark, Said};
 use super::{
     connection::Connections,
     consumer::Consumers,
@@ -112,6 +112,7 @@ impl Amqp {
                 let link = self.open(*socket, mark, *since_attach, connections);
                 let Some(link) = self.links.get_mut(&link) else { return };
                 let side = Side::speaking(*direction, link.accepted);
+                link.course.went(side, mark);
                 let mut items = std::mem::take(&mut self.items);
                 link.conversation.feed(side, *offset, &event.bytes, *len, &mut items);
                 self.tell(*socket, mark, &mut items, each);
@@ -128,7 +129,7 @@ impl Amqp {
                 if let Some(link) = self.current.get(socket).and_then(|id| self.links.get_mut(id)) {
                     link.ended_at_ns = Some(event.at_ns);
                     let mark = Mark::new(id, event);
-                    self.lives.connection_over(link.id, mark, &mut self.queues);
+                    link.course.outstanding += self.lives.connection_over(link.id, mark, &mut self.queues);
                     self.consumers.connection_over(link.id, mark);
                 }
             }
@@ -208,6 +209,7 @@ impl Amqp {
             opened: mark,
             ended_at_ns: None,
             unseen: 0,
+            course: Course::default(),
             channels: BTreeMap::new(),
             conversation: Conversation::new(BODY_LIMIT_BYTES),
         };
@@ -245,6 +247,7 @@ impl Amqp {
         let number = item.channel;
         let at = (id, number);
         let vhost = link.facts().vhost.clone();
+        link.course.said(item.side, mark, method);
         if item.side == Side::Server
             && let Method::ChannelClose { code, text, cause } | Method::Close { code, text, cause } = method
             && closings.len() < MAX_CLOSINGS
@@ -312,7 +315,7 @@ impl Amqp {
                 consumers.channel_over(at, mark);
             }
             Method::Close { .. } => {
-                lives.connection_over(id, mark, queues);
+                link.course.outstanding += lives.connection_over(id, mark, queues);
                 consumers.connection_over(id, mark);
             }
             _ => {}

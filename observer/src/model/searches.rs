@@ -24,11 +24,11 @@ pub struct Lookup {
 
 /// The last search of every process.
 #[derive(Clone, Debug, Default)]
-pub struct Lookups {
+pub struct Searches {
     by_pid: BTreeMap<Pid, Lookup>,
 }
 
-impl Lookups {
+impl Searches {
     /// What a process looked for last, and did not find.
     pub fn of(&self, pid: Pid) -> Option<&Lookup> {
         self.by_pid.get(&pid)
@@ -85,14 +85,14 @@ mod tests {
 
     #[test]
     fn a_search_along_path_is_one_lookup_and_ends_when_it_is_found() {
-        let mut lookups = Lookups::default();
-        lookups.add(1, &stat("/etc/ld.so.cache", Ok(0)));
-        lookups.add(2, &stat("/usr/bin/pyhton", Err(2)));
-        lookups.add(3, &stat("/bin/pyhton", Err(2)));
-        lookups.add(4, &stat("/bin/pyhton", Err(2)));
-        let lookup = lookups.of(Pid(WORKER)).unwrap();
+        let mut searches = Searches::default();
+        searches.add(1, &stat("/etc/ld.so.cache", Ok(0)));
+        searches.add(2, &stat("/usr/bin/pyhton", Err(2)));
+        searches.add(3, &stat("/bin/pyhton", Err(2)));
+        searches.add(4, &stat("/bin/pyhton", Err(2)));
+        let lookup = searches.of(Pid(WORKER)).unwrap();
         assert_eq!((lookup.name.as_str(), lookup.directories.len(), lookup.last.event), ("pyhton", 2, 4));
-        lookups.add(5, &stat("/sbin/pyhton", Ok(0)));
-        assert_eq!(lookups.of(Pid(WORKER)), None);
+        searches.add(5, &stat("/sbin/pyhton", Ok(0)));
+        assert_eq!(searches.of(Pid(WORKER)), None);
     }
 }
