@@ -8,6 +8,7 @@ use super::{
     catalogue::Code,
     ends,
     finding::{Evidence, Finding},
+    output,
 };
 use crate::{
     event::{Pid, SocketId, Tid},
@@ -79,6 +80,10 @@ fn blocked(case: &Case<'_>, process: &Process, held: &[&Held]) -> Option<Finding
     }
     let stuck = stuck(case, process, first.delivered.at_ns, until_ns);
     let busy = held.len() as u64 >= threads;
+    // They wait for whoever reads their output: that is another finding too.
+    if stuck.iter().any(|(thread, _)| output::is_full_pipe(thread)) {
+        return None;
+    }
     // One long message keeps nobody waiting, unless nothing was ever settled.
     if !(busy || work.acked == 0) || (stuck.is_empty() && (quiet_ns < 2 * QUIET_NS || !busy)) {
         return None;
