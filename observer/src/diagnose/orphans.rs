@@ -4,7 +4,7 @@ use super::{
     Rule,
     case::{Case, Kind},
     catalogue::Code,
-    ends::{self, End, SIGHUP, SIGKILL},
+    ends::{self, By, End, SIGHUP, SIGKILL},
     exits::exit_evidence,
     finding::{Evidence, Finding},
 };
@@ -31,7 +31,14 @@ fn master_died(case: &Case<'_>, findings: &mut Vec<Finding>) {
         if orphans.is_empty() {
             continue;
         }
-        let how = match ends::end(case, master) {
+        let end = ends::end(case, master);
+        // The observer kills what does not end in time; that it leaves something behind is not the worker's fault.
+        if let Some(End::Obeyed(killed) | End::Forced { killed, .. }) = end
+            && killed.by == By::Observer
+        {
+            continue;
+        }
+        let how = match end {
             Some(End::Killed(killed) | End::Obeyed(killed) | End::Forced { killed, .. })
                 if exit.signal.is_some() =>
             {

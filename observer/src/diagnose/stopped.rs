@@ -39,6 +39,14 @@ fn stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
             _ => {}
         }
     }
+    // What had started dramatiq was asked, and did not pass it on.
+    if findings.len() == before
+        && let Some(root) = case.root()
+        && let Some(End::Obeyed(asked) | End::Forced { asked, .. }) = ends::end(case, root)
+        && ends::that_matter(case).iter().any(|process| process.alive())
+    {
+        findings.push(asked_to_stop(case, root, asked, None));
+    }
     let own = case
         .ending
         .filter(|ending| matches!(ending.reason.as_str(), "time-limit" | "interrupted" | "let-go"));
@@ -86,7 +94,7 @@ fn asked_to_stop(case: &Case<'_>, process: &Process, asked: Asked<'_>, killed: O
 
 /// Whether a stop was asked for by somebody else than the observer: then that is the news, whatever went well before.
 pub(super) fn is_news(case: &Case<'_>) -> bool {
-    ends::that_matter(case).into_iter().any(|process| match ends::end(case, process) {
+    ends::that_matter(case).into_iter().chain(case.root()).any(|process| match ends::end(case, process) {
         Some(End::Obeyed(asked) | End::Forced { asked, .. }) => asked.is_news(),
         _ => false,
     })

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
 pub mod exhausted;
+pub mod fault;
 pub mod files;
 pub mod held;
 pub mod hints;
@@ -75,6 +76,8 @@ pub struct Model {
     pub hints: hints::Hints,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// What was said of crashes.
+    pub faults: fault::Faults,
     /// The signals of each process, in order.
     pub signals: signals::Signals,
     /// Programs that were looked for in vain.
@@ -106,6 +109,7 @@ impl Model {
             exhaustion: exhausted::Exhaustion::default(),
             hints: hints::Hints::default(),
             troubles: trouble::Troubles::default(),
+            faults: fault::Faults::default(),
             signals: signals::Signals::default(),
             searches: searches::Searches::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
@@ -152,6 +156,7 @@ impl Model {
         self.exhaustion.add(id, event);
         self.hints.add(id, event);
         self.troubles.add(id, event);
+        self.faults.add(id, event);
         self.signals.add(id, event);
         self.searches.add(id, event);
         self.broker.add(id, event);
