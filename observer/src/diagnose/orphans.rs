@@ -4,7 +4,7 @@ use super::{
     Rule,
     case::{Case, Kind},
     catalogue::Code,
-    ends::{self, End, SIGHUP, SIGKILL},
+    ends::{self, By, End, SIGHUP, SIGKILL},
     exits::exit_evidence,
     finding::{Evidence, Finding},
 };
@@ -31,7 +31,15 @@ fn master_died(case: &Case<'_>, findings: &mut Vec<Finding>) {
         if orphans.is_empty() {
             continue;
         }
-        let how = match ends::end(case, master) {
+        let ended = ends::end(case, master);
+        // The observer kills only a tree that does not end when it is asked to: what keeps its workers is another finding.
+        if let Some(End::Obeyed(killed) | End::Forced { killed, .. }) = ended
+            && exit.signal.is_some()
+            && killed.by == By::Observer
+        {
+            continue;
+        }
+        let how = match ended {
             Some(End::Killed(killed) | End::Obeyed(killed) | End::Forced { killed, .. })
                 if exit.signal.is_some() =>
             {
