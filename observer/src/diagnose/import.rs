@@ -66,17 +66,31 @@ fn failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
         if !never_ready(case, process) {
             continue;
         }
-        // The last that was printed is the one that ended it.
-        let raised = case.model.tracebacks.of(process.pid).next_back();
+        // The last that was printed by the first thread, unless the module dealt with it.
+        let printed =
+            case.model.tracebacks.of(process.pid).rfind(|raised| raised.last.tid.0 == process.pid.0);
+        let raised = printed.filter(|raised| ended_it(case, process, raised));
         let finding = shadow::shadowed(case, process, raised, code)
             .or_else(|| missing::not_found(case, process, raised, code))
+            .or_else(|| missing::unnamed(case, process, raised, code))
             .or_else(|| attribute(case, process, raised, code))
             .or_else(|| exception(case, process, raised, code))
-            .or_else(|| exit_call(case, process, raised, code));
+            .or_else(|| exit_call(case, process, raised.is_none(), printed, code));
         findings.extend(
             finding.map(|finding| finding.about(case.subject(process.pid)).evidence(exit_evidence(process))),
         );
     }
+}
+
+/// Whether nobody had caught an exception. In a worker its calls then begin where `multiprocessing` runs it, or in dramatiq's own handler
+/// for an ImportError (2.2, `cli.py`, `worker_process`); one that a module caught and logged begins in that module.
+fn ended_it(case: &Case<'_>, process: &Process, raised: &Raised) -> bool {
+    let Some(outermost) = raised.traceback.frames.first() else { return false };
+    let file = outermost.file.as_str();
+    case.role(process.pid) != Role::Worker
+        || file.ends_with("dramatiq/cli.py")
+        || file.contains("/multiprocessing/")
+        || file.starts_with('<')
 }
 
 /// `MODULE:ATTRIBUTE` was given, the module was imported, and dramatiq's own code says that it has no such attribute, or that it is no broker
@@ -164,9 +178,15 @@ fn exception(case: &Case<'_>, process: &Process, raised: Option<&Raised>, code: 
 
 /// It called exit by itself after it had begun to import a module of its own, without an exception: `sys.exit` ends the worker at once,
 /// `os._exit` leaves the master waiting for its boot (2.2, `cli.py`: `worker_fork_timeout`). Alike: dramatiq's own exits, which follow an
-/// exception or an argument.
-fn exit_call(case: &Case<'_>, process: &Process, raised: Option<&Raised>, code: i32) -> Option<Finding> {
-    if raised.is_some() || case.role(process.pid) == Role::Master {
+/// exception or an argument. `printed` is an exception that the module dealt with, when `unraised`.
+fn exit_call(
+    case: &Case<'_>,
+    process: &Process,
+    unraised: bool,
+    printed: Option<&Raised>,
+    code: i32,
+) -> Option<Finding> {
+    if !unraised || case.role(process.pid) == Role::Master {
         return None;
     }
     let (call, _) = process.exit_call?;
@@ -180,12 +200,19 @@ fn exit_call(case: &Case<'_>, process: &Process, raised: Option<&Raised>, code: 
     }
     let confidence = case.confidence(if code == RET_IMPORT { 0.7 } else { 0.9 }, &[Kind::Output]);
     let after = units::duration(call.at_ns.saturating_sub(begun));
+    let said = match printed {
+        Some(raised) => format!(
+            "before, it had caught and printed {}: {}",
+            raised.traceback.kind, raised.traceback.message
+        ),
+        None => "it printed no exception".to_owned(),
+    };
     Some(
         Finding::new(
             Code::ExitDuringImport,
             confidence,
             format!(
-                "The process called exit({code}) {after} after it began, while it imported; the last own module it opened is {path}, and it printed no exception."
+                "The process called exit({code}) {after} after it began, while it imported; the last own module it opened is {path}, and {said}."
             ),
         )
         .title(format!("exit({code}) was called while {path} was imported"))

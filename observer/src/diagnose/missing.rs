@@ -178,6 +178,39 @@ fn of_look_ups(
     Some(Missing { name, mark: Some(mark), asked_by: None, sure: 0.75 })
 }
 
+/// Nothing was printed, all that the command line asks for was opened, and the last thing before dramatiq's status for an ImportError is a
+/// search that came to the end of the module path: what one of those modules imports is missing, and its name was told nowhere. Alike: an
+/// attribute of `MODULE:ATTRIBUTE` that is not there, before which nothing is searched; `sys.exit(2)`, the same.
+pub(super) fn unnamed(
+    case: &Case<'_>,
+    process: &Process,
+    raised: Option<&Raised>,
+    code: i32,
+) -> Option<Finding> {
+    if code != 2 || raised.is_some() {
+        return None;
+    }
+    let trail = case.model.imports.of(process.pid)?;
+    let mark = trail.searched_at.filter(|_| !trail.loaded_since)?;
+    let (path, opened) = trail.last_own.as_ref().filter(|(_, opened)| opened.event < mark.event)?;
+    let searched = trail.searched.join(", ");
+    Some(
+        Finding::new(
+            Code::ModuleNotFound,
+            0.65,
+            format!(
+                "While {path} was imported, a module was looked for in {searched}, and not found; then the process ended with dramatiq's status for an ImportError. Nothing was printed that names the module."
+            ),
+        )
+        .title(format!("a module that {path} imports was not found"))
+        .evidence([
+            Evidence::new(*opened, format!("opens {path}")),
+            Evidence::new(mark, "the last directory of the module path was searched in vain"),
+        ])
+        .remedy(format!("import it by hand to see the name: python {path}")),
+    )
+}
+
 /// The word of the command line that asks for this module.
 fn requested<'c>(command: Option<&'c Command>, name: &str) -> Option<&'c str> {
     command?.imports().find(|word| {

@@ -1,6 +1,8 @@
 //! Workers that live and never try to connect: no queue, another broker, a filter; and workers without threads. Knows threads, loaded
 //! modules and what their sources declare; rests on the absence of connections, so only where those could have been seen.
 
+use std::collections::BTreeSet;
+
 use super::{
     Rule,
     case::{Case, Kind},
@@ -22,6 +24,27 @@ const SETTLED_NS: u64 = 2_000_000_000;
 /// Values that select a broker for tests.
 const TEST_VALUES: [&str; 10] =
     ["stub", "test", "testing", "tests", "unit", "unittest", "unittests", "fake", "dummy", "memory"];
+
+/// Words in the names of variables that choose what is used, and of those that turn tests on.
+const CHOICES: [&str; 16] = [
+    "env",
+    "environment",
+    "mode",
+    "stage",
+    "settings",
+    "config",
+    "profile",
+    "broker",
+    "dramatiq",
+    "queue",
+    "backend",
+    "deployment",
+    "flavor",
+    "flavour",
+    "kind",
+    "app",
+];
+const SWITCHES: [&str; 7] = ["test", "tests", "testing", "unittest", "unittests", "fake", "mock"];
 
 /// A worker is ready, has lived on for a while, and no connection and no look-up of a name was ever tried. The stub broker is in use
 /// (`brokers/stub.py` was loaded, and threads consume); or there is no queue to consume: with `--queues`, none of those named
@@ -107,7 +130,8 @@ fn why(case: &Case<'_>, worker: &Process, ready: u64) -> Option<Finding> {
                 .remedy("name the actors' queue after --queues, or leave it out"),
         );
     }
-    let (cause, text, remedy) = cause(&command, &looks, &actors);
+    let opened = |path: &str| case.model.files.imports.get(&pid)?.own.get(path).map(|mark: &Mark| mark.event);
+    let (cause, text, remedy) = cause(&command, &looks, &actors, &opened);
     let confidence = confidence(if cause.is_some() { 0.9 } else { 0.7 });
     Some(
         Finding::new(
@@ -143,6 +167,7 @@ fn cause(
     command: &Command,
     looks: &[&(Mark, SourceLook)],
     actors: &[&SourceLook],
+    opened: &dyn Fn(&str) -> Option<u64>,
 ) -> (Option<&'static str>, String, String) {
     let Some(first) = actors.first() else {
         let modules: Vec<&str> = command.imports().collect();
@@ -170,14 +195,19 @@ fn cause(
             ),
         );
     }
-    let setter = looks.iter().map(|(_, look)| look).find(|look| !look.set_broker.is_empty());
-    if let Some(setter) = setter {
-        let line = setter.set_broker.first().copied().unwrap_or_default();
+    let setters = || looks.iter().map(|(_, look)| look).filter(|look| !look.set_broker.is_empty());
+    let by_attribute = command.attribute().is_some();
+    let late = setters().find_map(|setter| {
+        let of = |actor: &&&SourceLook| set_after(setter, actor, by_attribute, opened, looks).is_some();
+        let actor = actors.iter().find(of)?;
+        Some((setter, *actor, set_after(setter, actor, by_attribute, opened, looks)?))
+    });
+    if let Some((setter, actor, line)) = late {
         return (
             Some("broker-set-after-actors"),
             format!(
                 "the broker is set in {}, line {line}, after the actors of {} were declared on another",
-                setter.path, first.path
+                setter.path, actor.path
             ),
             format!(
                 "set the broker before the actors are declared: move line {line} of {} above them and above the imports of their modules",
@@ -185,7 +215,7 @@ fn cause(
             ),
         );
     }
-    if command.attribute().is_some() {
+    if by_attribute {
         let broker = command.broker.as_deref().unwrap_or_default();
         return (
             Some("actor-on-other-broker"),
@@ -200,20 +230,94 @@ fn cause(
     )
 }
 
+/// The line that sets the broker when the actors of a module have been declared already. In one file, lines tell; what a function does
+/// that the command names after the colon, comes after all of its file. Between two files it is the one that imports the other, and where.
+fn set_after(
+    setter: &SourceLook,
+    actor: &SourceLook,
+    by_attribute: bool,
+    opened: &dyn Fn(&str) -> Option<u64>,
+    all: &[&(Mark, SourceLook)],
+) -> Option<u32> {
+    let first = *actor.actors.first()?;
+    let last = *setter.set_broker.last()?;
+    let later = setter.set_broker_later.last().copied().filter(|_| by_attribute);
+    if setter.path == actor.path {
+        return later.or_else(|| setter.set_broker.iter().copied().find(|line| *line > first));
+    }
+    if let Some(line) = import_line(setter, &actor.path, all) {
+        // Imported by the setter, before or after it sets the broker.
+        return later.or((line < last).then_some(last));
+    }
+    match import_line(actor, &setter.path, all) {
+        Some(line) => (line > first).then_some(last),
+        // Neither imports the other: whichever began first was done first.
+        None => (opened(&actor.path)? < opened(&setter.path)?).then_some(last),
+    }
+}
+
+/// The first line in which a module imports the one in this file, itself or by way of others.
+fn import_line(look: &SourceLook, path: &str, all: &[&(Mark, SourceLook)]) -> Option<u32> {
+    look.imports.iter().find(|(_, module)| leads_to(module, path, all)).map(|(line, _)| *line)
+}
+
+fn leads_to(module: &str, path: &str, all: &[&(Mark, SourceLook)]) -> bool {
+    let last = |module: &str| module.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut seen = BTreeSet::from([last(module)]);
+    let mut next = vec![last(module)];
+    while let Some(name) = next.pop() {
+        if is_module(path, &name) {
+            return true;
+        }
+        for (_, look) in all.iter().filter(|(_, look)| is_module(&look.path, &name)) {
+            let imports = look.imports.iter().map(|(_, module)| last(module));
+            next.extend(imports.filter(|name| seen.insert(name.clone())));
+        }
+    }
+    false
+}
+
+/// Whether a file is the module of this name, whatever package it is in.
+fn is_module(path: &str, name: &str) -> bool {
+    let stem = path.strip_suffix("/__init__.py").or_else(|| path.strip_suffix(".py"));
+    !name.is_empty() && stem.and_then(|stem| stem.rsplit('/').next()) == Some(name)
+}
+
 /// A variable of the environment that selects a broker for tests, as far as its name and value tell.
 fn selecting_variable(case: &Case<'_>, worker: &Process) -> Option<String> {
     let environment = case.environment(worker.pid)?;
-    environment.iter().find_map(|pair| {
+    let ranked = environment.iter().filter_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        let (upper, lower) = (name.to_ascii_uppercase(), value.to_ascii_lowercase());
-        if matches!(upper.as_str(), "PATH" | "PWD" | "OLDPWD" | "HOME" | "_" | "PYTHONPATH" | "VIRTUAL_ENV") {
-            return None;
-        }
-        let by_value = TEST_VALUES.contains(&lower.as_str()) || lower.contains("stub");
-        let is_switch = ["STUB", "TEST", "FAKE", "MOCK"].iter().any(|word| upper.contains(word));
-        let on = !matches!(lower.as_str(), "" | "0" | "false" | "no" | "off");
-        (by_value || (is_switch && on)).then(|| format!("{name}={value}"))
-    })
+        Some((selects(name, value)?, format!("{name}={value}")))
+    });
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, pair)| pair)
+}
+
+/// How well a variable fits, 0 best. Whole words only: a LATEST is no TEST.
+fn selects(name: &str, value: &str) -> Option<u8> {
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_ascii_lowercase).collect()
+    };
+    let (named, valued) = (words(name), words(value));
+    let has = |words: &[String], of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
+    // Paths, and who somebody is, select nothing.
+    if value.contains('/')
+        || has(&named, &["path", "pwd", "oldpwd", "home", "user", "username", "logname", "hostname", "host"])
+    {
+        return None;
+    }
+    if has(&valued, &["stub", "stubbroker"]) {
+        return Some(0);
+    }
+    let on = !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false" | "no" | "off" | "n" | "f");
+    if on && has(&named, &["stub"]) {
+        return Some(0);
+    }
+    if has(&valued, &TEST_VALUES) && has(&named, &CHOICES) {
+        return Some(1);
+    }
+    (on && has(&named, &SWITCHES)).then_some(2)
 }
 
 /// `--threads 0`: the worker consumes with prefetch 0, is given everything, and has no thread to run it (2.2, `cli.py` does not refuse it).

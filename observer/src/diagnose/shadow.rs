@@ -7,13 +7,16 @@ use super::{
 };
 use crate::{
     model::{dramatiq::Role, mark::Mark, process::Process, tracebacks::Raised},
-    python::stdlib,
+    python::{
+        self, Owner, stdlib,
+        traceback::{Frame, Traceback},
+    },
 };
 
 /// A file of the working directory or PYTHONPATH was loaded under the name of a module of the standard library or of an installed one
 /// (CPython, `sys.path`: the script's directory, or with `-m` the working directory, comes first), and the process failed of it: the
-/// exception names that module, or comes from its file; or dramatiq itself was replaced, so that nothing happened at all. Alike: a local
-/// module of such a name where everything works.
+/// import or the look-up that failed names that module, or a library imported the file for its own; or dramatiq itself was replaced, so
+/// that nothing happened at all. Alike: a local module of such a name where everything works, or that was meant and raises by itself.
 pub(super) fn shadowed(
     case: &Case<'_>,
     process: &Process,
@@ -26,12 +29,7 @@ pub(super) fn shadowed(
             return true;
         }
         raised.is_some_and(|raised| {
-            raised.traceback.chain().any(|one| {
-                let says = one.message.contains(&format!("'{name}'"))
-                    || one.message.contains(&format!("'{name}."))
-                    || one.message.contains(path.as_str());
-                says || one.frames.iter().any(|frame| frame.file == *path)
-            })
+            raised.traceback.chain().any(|one| names_it(one, name, path) || is_taken_by_library(one, path))
         })
     });
     let (name, path, mark) = replaced?;
@@ -57,6 +55,30 @@ pub(super) fn shadowed(
         }))
         .remedy(format!("rename {path}")),
     )
+}
+
+/// Whether an exception says that something is not in this module: what was wanted of it the other one has.
+fn names_it(one: &Traceback, name: &str, path: &str) -> bool {
+    matches!(one.name(), "ImportError" | "ModuleNotFoundError" | "AttributeError")
+        && (one.message.contains(&format!("'{name}'"))
+            || one.message.contains(&format!("'{name}."))
+            || one.message.contains(path))
+}
+
+/// Whether a library's own import led to this file. What dramatiq imports by name it was told to.
+fn is_taken_by_library(one: &Traceback, path: &str) -> bool {
+    let importer = |frame: &&Frame| {
+        !frame.file.starts_with("<frozen importlib") && !frame.file.ends_with("/importlib/__init__.py")
+    };
+    let calls: Vec<&Frame> = one.frames.iter().filter(importer).collect();
+    calls.windows(2).any(|pair| match pair {
+        [by, of] => {
+            of.file == path
+                && python::module_file(&by.file).is_some_and(|module| module.owner != Owner::Own)
+                && !by.file.ends_with("dramatiq/cli.py")
+        }
+        _ => false,
+    })
 }
 
 /// Own module files that have the name of a module of others.

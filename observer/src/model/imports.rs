@@ -52,6 +52,8 @@ pub struct Trail {
     pub wait: Option<Wait>,
     /// The last thing its first thread was seen to do, signals not counted.
     pub last_act: Option<Mark>,
+    /// Whether a module was loaded after that search.
+    pub loaded_since: bool,
     run: Vec<(String, Mark)>,
 }
 
@@ -139,6 +141,9 @@ impl Trail {
     }
 
     fn opened(&mut self, mark: Mark, module: python::ModuleFile) {
+        // The directories asked before it was found are no search in vain.
+        self.run.clear();
+        self.loaded_since = true;
         match module.owner {
             Owner::Own => {
                 if self.last_own.as_ref().is_none_or(|(path, _)| *path != module.path) {
@@ -182,6 +187,7 @@ impl Trail {
         let run = std::mem::take(&mut self.run);
         if run.len() >= 2 && run.last().is_some_and(|(path, _)| is_library(path)) {
             self.searched_at = run.last().map(|(_, mark)| *mark);
+            self.loaded_since = false;
             self.searched = run.into_iter().map(|(path, _)| path).collect();
         }
     }

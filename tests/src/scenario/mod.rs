@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<Totals> {
         shared: &shared,
     };
     let table = Mutex::new(table::Table::new(&chosen));
-    let once_more = Mutex::new(Vec::new());
+    let once_more: Mutex<Vec<&Scenario>> = Mutex::new(Vec::new());
     let (own, others): (Vec<&Scenario>, Vec<&Scenario>) =
         chosen.iter().partition(|scenario| scenario.node == Node::Own);
     // Those with a node of their own take turns: one thread begins with them, so that none waits for its turn in vain.
