@@ -8,6 +8,9 @@ use tests::scenario::{self, Options};
 
 use crate::machine;
 
+const JOBS: usize = 6;
+const BACKEND: &str = "ebpf";
+
 /// Flags of `cargo xtask scenarios`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -15,10 +18,10 @@ pub(crate) struct Args {
     #[arg(value_name = "GLOB")]
     patterns: Vec<String>,
     /// How many at once: they mostly wait
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = JOBS)]
     jobs: usize,
     /// How the observer is to observe
-    #[arg(long, default_value = "ebpf", value_parser = ["auto", "ebpf"])]
+    #[arg(long, default_value = BACKEND, value_parser = ["auto", "ebpf"])]
     backend: String,
     /// Copy each session to DIR/NAME.session.zst; `tests/fixtures` is where the tests look for them
     #[arg(long, value_name = "DIR")]
@@ -47,8 +50,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         jobs: args.jobs,
         backend: args.backend.clone(),
         keep: args.keep.clone(),
-        program,
+        ..options(program)
     })
+}
+
+/// All of them, with this observer.
+pub(crate) fn options(program: PathBuf) -> Options {
+    Options { patterns: Vec::new(), jobs: JOBS, backend: BACKEND.into(), keep: None, program }
 }
 
 /// Runs these, and fails when anything is not right.

@@ -3,10 +3,11 @@
 use anyhow::{Context, Result, bail};
 use tests::apt::{self, Package};
 use tests::rabbit;
+use tests::scenario::{self, Options};
 use tests::venv::Venv;
 
-use crate::machine;
 use crate::run::{cargo, run};
+use crate::{machine, scenarios};
 
 const PACKAGES: &[Package] = &[
     Package::new("sudo", "tests start the observer as another user"),
@@ -21,7 +22,7 @@ pub(crate) struct Args {
     /// Only the tests that need no root, no broker and no Python
     #[arg(long)]
     unit: bool,
-    /// Only tests whose name contains this
+    /// Only tests and scenarios whose name contains this
     filter: Option<String>,
 }
 
@@ -31,13 +32,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let mut unit = cargo();
     unit.args(["test", "--quiet", "--workspace", "--exclude", "tests"]).args(&args.filter);
     run(&mut unit)?;
-    run(cargo().args(["test", "--quiet", "--package", "tests", "--lib"]).args(&args.filter))?;
+    run(cargo()
+        .args(["test", "--quiet", "--package", "tests", "--lib", "--test", "fixtures"])
+        .args(&args.filter))?;
     if args.unit {
-        println!("NOT RUN, as --unit asks: the live tests in tests/tests");
+        println!("NOT RUN, as --unit asks: the live tests in tests/tests and tests/scenarios");
         return Ok(());
     }
     if let Err(reason) = machine::can_observe("test") {
-        bail!("NOT RUN: the live tests in tests/tests: {reason}");
+        bail!("NOT RUN: the live tests in tests/tests and tests/scenarios: {reason}");
     }
     apt::ensure(PACKAGES)?;
     rabbit::install()?;
@@ -57,5 +60,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if !tests.success() {
         bail!("live tests failed");
     }
-    Ok(())
+    let patterns: Vec<String> = args.filter.iter().cloned().collect();
+    if scenario::file::chosen(&patterns).is_ok_and(|chosen| chosen.is_empty()) {
+        return Ok(());
+    }
+    scenarios::run(Options { patterns, ..scenarios::options(observer) })
 }

@@ -255,6 +255,15 @@ pub fn all() -> Result<Vec<Scenario>> {
     Ok(found)
 }
 
+/// Those that are meant by one of these patterns; all when there is no pattern.
+pub fn chosen(patterns: &[String]) -> Result<Vec<Scenario>> {
+    let mut all = all()?;
+    all.retain(|scenario| {
+        patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, &scenario.name))
+    });
+    Ok(all)
+}
+
 /// A file's scenario and its variants.
 pub fn parse(name: &str, text: &str) -> Result<Vec<Scenario>> {
     let mut base: Table = text.parse()?;

@@ -55,6 +55,9 @@ pub(super) fn keep(
 pub fn all(folder: &Path) -> Result<(Vec<Fixture>, Vec<String>)> {
     let scenarios = file::all()?;
     let (mut found, mut orphans) = (Vec::new(), Vec::new());
+    if !folder.exists() {
+        return Ok((found, orphans));
+    }
     for family in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let family = family?;
         if !family.file_type()?.is_dir() {

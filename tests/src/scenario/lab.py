@@ -20,7 +20,7 @@ import pika
 
 _told = json.load(open(os.environ["LAB_TOLD"]))
 _values = _told["values"]
-amqp_url = _values["amqp_url"]
+amqp_url, admin_url = _values["amqp_url"], _values["admin_url"]
 host, port = _values["host"], int(_values["port"])
 management_port = int(_values["management_port"])
 vhost, scene, venv = _values["vhost"], _values["scene"], _values["venv"]

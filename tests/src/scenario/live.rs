@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ToSql};
 use serde_json::Value;
 
 use super::place::{Place, SESSION};
@@ -23,6 +23,8 @@ pub(super) enum Ready {
     Settled(usize),
     /// The session has so many events of this kind whose fields contain this text.
     Event(String, String, usize),
+    /// The broker was seen to say so many times that this queue has at least so many of this (`ready`, `unacked`, `consumers`).
+    Queue { name: String, field: String, at_least: i64, times: usize },
     /// The command's output contains it.
     Output(String),
     /// There is such a file in the scene.
@@ -49,6 +51,13 @@ impl Ready {
                 let (kind, text) = what.split_once(':').unwrap_or((what, ""));
                 Self::Event(kind.into(), text.into(), count)
             }
+            "queue" => {
+                let (name, field) = what.split_once(':').unwrap_or((what, "consumers=0"));
+                let (field, number) = field.split_once('=').unwrap_or((field, ""));
+                let at_least =
+                    number.parse().with_context(|| format!("{text}: write queue:default:ready=3"))?;
+                Self::Queue { name: name.into(), field: field.into(), at_least, times: count }
+            }
             "output" => Self::Output(rest.into()),
             "file" => Self::File(rest.into()),
             "time" => {
@@ -60,7 +69,7 @@ impl Ready {
             "end" => Self::End,
             "steps" => Self::Steps,
             _ => bail!(
-                "{text:?} is nothing to wait for: rung:, settled:, event:, output:, file:, time:, end or steps"
+                "{text:?} is nothing to wait for: rung:, settled:, event:, queue:, output:, file:, time:, end or steps"
             ),
         })
     }
@@ -105,9 +114,18 @@ impl Live<'_> {
                 let has = |bytes: Vec<u8>| bytes.windows(text.len()).any(|part| part == text.as_bytes());
                 Ok(has(written("log/stdout")) || has(written("log/stderr")) || self.recorded_output(text))
             }
-            Ready::Event(kind, text, count) => Ok(self
-                .count("SELECT count(*) FROM events WHERE kind = ?1 AND instr(data, ?2) > 0", [kind, text])
-                >= *count),
+            Ready::Event(kind, text, count) => {
+                let query = "SELECT count(*) FROM events WHERE kind = ?1 AND instr(data, ?2) > 0";
+                Ok(self.count(query, &[kind, text]) >= *count)
+            }
+            Ready::Queue { name, field, at_least, times } => {
+                let vhost = self.place.filled("{vhost}");
+                let field = format!("$.{field}");
+                let query = "SELECT count(*) FROM events WHERE kind = 'queue-sample'
+                    AND json_extract(data, '$.vhost') = ?1 AND json_extract(data, '$.queue') = ?2
+                    AND json_extract(data, ?3) >= ?4";
+                Ok(self.count(query, &[&vhost, name, &field, at_least]) >= *times)
+            }
             Ready::Rung(rung, count) => {
                 let reached = |worker: &&Value| {
                     let rungs = worker["rungs"].as_array().into_iter().flatten();
@@ -118,21 +136,22 @@ impl Live<'_> {
             }
             Ready::Settled(count) => {
                 let shown = self.show("--messages", "messages");
-                let settled = |message: &&Value| !message["settled"].is_null();
-                Ok(shown.as_array().into_iter().flatten().filter(settled).count() >= *count)
+                let passages =
+                    shown.as_array().into_iter().flatten().filter_map(|one| one["passages"].as_array());
+                Ok(passages.flatten().filter(|passage| !passage["settled"].is_null()).count() >= *count)
             }
         }
     }
 
     fn recorded_output(&self, text: &str) -> bool {
         self.count(
-            "SELECT count(*) FROM events WHERE kind = 'output' AND instr(bytes, CAST(?1 AS BLOB)) > 0 AND ?2 = ''",
-            [text, ""],
+            "SELECT count(*) FROM events WHERE kind = 'output' AND instr(bytes, CAST(?1 AS BLOB)) > 0",
+            &[&text],
         ) > 0
     }
 
     /// Asks the file itself. It may not be there yet, or be written to at this moment: then the answer comes with the next question.
-    fn count(&self, query: &str, parameters: [&str; 2]) -> usize {
+    fn count(&self, query: &str, parameters: &[&dyn ToSql]) -> usize {
         let asked = || -> Option<usize> {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
             let database = Connection::open_with_flags(self.place.session()?, flags).ok()?;
@@ -169,6 +188,11 @@ mod tests {
             Ready::parse("event:connect:111*2").unwrap(),
             Ready::Event("connect".into(), "111".into(), 2)
         );
+        let Ready::Queue { name, field, at_least, times } = Ready::parse("queue:mail:ready=4*2").unwrap()
+        else {
+            panic!("not a queue");
+        };
+        assert_eq!((name.as_str(), field.as_str(), at_least, times), ("mail", "ready", 4, 2));
         assert_eq!(Ready::parse("output:a: b*").unwrap(), Ready::Output("a: b*".into()));
         assert_eq!(Ready::parse("time:1.5s").unwrap(), Ready::Time(Duration::from_millis(1500)));
         assert!(Ready::parse("soon").is_err());

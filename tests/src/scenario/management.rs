@@ -17,15 +17,19 @@ pub(super) struct Management {
 }
 
 impl Management {
-    /// A virtual host of this name, open to `guest`.
-    pub(super) fn open_vhost(self, name: &str) -> Result<()> {
+    /// A virtual host of this name, with a user of the same name. The tag `management` keeps other scenarios' queues from it.
+    pub(super) fn open_vhost(self, name: &str, password: &str, tag: &str) -> Result<()> {
         self.call("PUT", &format!("/api/vhosts/{name}"), &json!({}))?;
+        self.call("PUT", &format!("/api/users/{name}"), &json!({ "password": password, "tags": tag }))?;
         let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
-        self.call("PUT", &format!("/api/permissions/{name}/guest"), &all)?;
+        // In `/` is the exchange of the broker's own events.
+        for (vhost, user) in [(name, name), ("%2F", name), (name, "guest")] {
+            self.call("PUT", &format!("/api/permissions/{vhost}/{user}"), &all)?;
+        }
         Ok(())
     }
 
-    /// Removes the virtual host, and the users that were made for it: their names begin with its.
+    /// Removes the virtual host, and the users that were made for it: NAME and NAME-….
     pub(super) fn close_vhost(self, name: &str) -> Result<()> {
         // A scenario may have removed it already.
         if self.call("GET", &format!("/api/vhosts/{name}"), &Value::Null).is_ok() {
@@ -33,7 +37,10 @@ impl Management {
         }
         let users = self.call("GET", "/api/users", &Value::Null)?;
         let names = users.as_array().into_iter().flatten().filter_map(|user| user["name"].as_str());
-        for user in names.filter(|user| user.starts_with(name)) {
+        let ours = |user: &&str| {
+            user.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        for user in names.filter(ours) {
             self.call("DELETE", &format!("/api/users/{user}"), &Value::Null)?;
         }
         Ok(())

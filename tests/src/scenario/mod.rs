@@ -92,15 +92,13 @@ pub fn list(patterns: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Those that are meant by one of these patterns; an error when there are none.
 fn chosen(patterns: &[String]) -> Result<Vec<Scenario>> {
-    let mut all = file::all()?;
-    if !patterns.is_empty() {
-        all.retain(|scenario| patterns.iter().any(|pattern| file::matches(pattern, &scenario.name)));
-    }
-    if all.is_empty() {
+    let chosen = file::chosen(patterns)?;
+    if chosen.is_empty() {
         bail!("no scenario is called like {}: see {}", patterns.join(", "), file::folder().display());
     }
-    Ok(all)
+    Ok(chosen)
 }
 
 /// That all handshakes can be read, before any has been waited for.

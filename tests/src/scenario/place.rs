@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, gets
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::file::Scenario;
+use super::file::{Node, Scenario};
 use super::management::Management;
 use crate::rabbit::{self, Broker};
 use crate::venv::Venv;
@@ -23,6 +23,9 @@ const HELPER: &str = include_str!("lab.py");
 
 /// The name of every session: it tells nothing of what is expected.
 pub(super) const SESSION: &str = "run";
+
+/// The password of the scenario's own user.
+const PASSWORD: &str = "sesame-7213";
 
 /// A scenario's own place. Gone when dropped, unless it was kept.
 #[derive(Debug)]
@@ -55,7 +58,10 @@ impl Place {
         let ports = rabbit::free_ports()?;
         let management = Management { port: broker.management_port() };
         let mut values: BTreeMap<String, String> = [
-            ("amqp_url", format!("{}/{vhost}", broker.url())),
+            ("amqp_url", format!("amqp://{vhost}:{PASSWORD}@127.0.0.1:{}/{vhost}", broker.port())),
+            ("admin_url", format!("{}/{vhost}", broker.url())),
+            ("user", vhost.clone()),
+            ("password", PASSWORD.into()),
             ("host", "127.0.0.1".into()),
             ("port", broker.port().to_string()),
             ("management_port", management.port.to_string()),
@@ -74,7 +80,9 @@ impl Place {
                 .zip(ports)
                 .map(|(name, port)| ((*name).into(), port.to_string())),
         );
-        management.open_vhost(&vhost)?;
+        // On a node of its own it may see all, alarms too; on the shared one scenarios run beside each other.
+        let tag = if scenario.node == Node::Own { "administrator" } else { "management" };
+        management.open_vhost(&vhost, PASSWORD, tag)?;
         let place = Self { folder: Some(folder), values, management, _closed_port: closed };
         for (name, text) in &scenario.files {
             place.write(name, text)?;

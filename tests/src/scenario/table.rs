@@ -93,11 +93,13 @@ impl Table {
         for objection in &judgement.objections {
             odd.push_str(&format!("\n  {}", objection.replace('\n', "\n    ")));
         }
-        if !judgement.verdict.is_null() {
-            odd.push_str(&format!("\n  verdict: {:#}", judgement.verdict).replace('\n', "\n  "));
+        for part in ["title", "summary", "remedy"] {
+            if let Some(text) = judgement.verdict[part].as_str() {
+                odd.push_str(&format!("\n  {part:<8} {text}"));
+            }
         }
         if let Some(left) = done.left {
-            odd.push_str(&format!("\n  look: observer --state-dir {}/state show run", left.display()));
+            odd.push_str(&format!("\n  look: observer --state-dir {}/state explain run -v", left.display()));
         }
         self.odd.push(odd);
     }

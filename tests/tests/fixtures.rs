@@ -1,0 +1,41 @@
+//! What is concluded from recorded sessions, held against what their scenarios expect: no root, no broker, no Python.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+use observer::diagnose::{self, case::Case};
+use observer::fold;
+use observer::render::explain;
+use observer::session::{Filter, Session};
+use serde_json::Value;
+use tests::scenario::fixture::{self, Fixture};
+use tests::scenario::judge::{Outcome, judge};
+
+fn explained(fixture: &Fixture) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.sqlite");
+    fixture.unpack(&path).unwrap();
+    let session = Session::open(&path).unwrap();
+    let ending = session.ending();
+    let model = fold::fold(&session, &Filter::default(), None).unwrap();
+    let case = Case::new(session.header(), ending.as_ref(), &model);
+    serde_json::to_value(explain::document(&case, &diagnose::explain(&case))).unwrap()
+}
+
+#[test]
+fn recorded_sessions_are_explained_as_their_scenarios_expect() {
+    let (fixtures, orphans) = fixture::all(&fixture::folder()).unwrap();
+    assert_eq!(orphans, Vec::<String>::new(), "sessions of scenarios that are no more");
+    let mut odd = Vec::new();
+    for fixture in &fixtures {
+        let judgement = judge(&fixture.scenario, &fixture.values, &explained(fixture));
+        if judgement.outcome != Outcome::Right {
+            odd.push(format!(
+                "{}: {:?}: concluded {}: {}",
+                fixture.scenario.name,
+                judgement.outcome,
+                judgement.concluded,
+                judgement.objections.join("; ")
+            ));
+        }
+    }
+    assert!(odd.is_empty(), "{} of {} fixtures:\n{}", odd.len(), fixtures.len(), odd.join("\n"));
+}
