@@ -4,22 +4,31 @@
 //! Each file but those of the frame, and what families share, holds the rules of one family. A rule concludes from positive evidence only: what was not
 //! observed did not therefore not happen, and a worker that consumes is never called broken.
 
+mod arguments;
 mod boot;
 pub mod case;
 pub mod catalogue;
 mod connect;
 mod declare;
 mod deliver;
+mod ends;
+mod exec;
 mod exits;
 pub mod finding;
 mod handshake;
 mod import;
 mod lost;
+mod missing;
 mod nothing;
+mod orphans;
+mod output;
 mod peers;
 mod process;
 mod refusals;
+mod setting;
 mod settle;
+mod shadow;
+mod stopped;
 mod verdict;
 mod well;
 
@@ -35,13 +44,18 @@ const RULES: &[&[Rule]] = &[
     connect::RULES,
     declare::RULES,
     deliver::RULES,
+    exec::RULES,
     exits::RULES,
     handshake::RULES,
     import::RULES,
     lost::RULES,
     nothing::RULES,
+    orphans::RULES,
+    output::RULES,
     process::RULES,
+    setting::RULES,
     settle::RULES,
+    stopped::RULES,
     well::RULES,
 ];
 

@@ -7,6 +7,7 @@ pub use super::link::{Course, Link, LinkId, Mark, Said};
 use super::{
     connection::Connections,
     consumer::Consumers,
+    held::Held,
     lives::{Delivered, Lives},
     message::Settled,
     queue::Queues,
@@ -17,7 +18,7 @@ use crate::{
         message::{Carriage, Message},
         method::{Method, Side},
     },
-    event::{Address, Body, Event, Known, SocketId},
+    event::{Address, Body, Event, Known, Pid, SocketId},
 };
 
 /// Of each body so much is kept while its message is put together: enough for dramatiq's own fields, which follow the arguments.
@@ -26,6 +27,8 @@ const BODY_LIMIT_BYTES: usize = 256 << 10;
 const MAX_LINKS: usize = 5_000;
 /// Closings kept, the first: a worker that tries again for days says the same every three seconds.
 const MAX_CLOSINGS: usize = 1_000;
+/// Processes of which is kept what they held when they ended.
+const MAX_ENDED: usize = 1_000;
 /// Declares and gets that wait for their answer on one channel.
 const MAX_WAITING: usize = 1_000;
 
@@ -45,6 +48,8 @@ pub struct Amqp {
     pub lives: Lives,
     /// What the server closed, in order of time.
     pub closings: Vec<Closing>,
+    /// What processes held when they ended; nothing of those that held nothing.
+    pub held_at_exit: BTreeMap<Pid, Held>,
     items: Vec<Item>,
 }
 
@@ -77,6 +82,7 @@ impl Amqp {
             queues: Queues::default(),
             lives,
             closings: Vec::new(),
+            held_at_exit: BTreeMap::new(),
             items: Vec::new(),
         }
     }
@@ -125,6 +131,14 @@ impl Amqp {
                     let mark = Mark::new(id, event);
                     link.course.outstanding += self.lives.connection_over(link.id, mark, &mut self.queues);
                     self.consumers.connection_over(link.id, mark);
+                }
+            }
+            // Its connections are closed after it, by the kernel.
+            Body::Exit { .. } if self.held_at_exit.len() < MAX_ENDED => {
+                let mine = self.links.values().filter(|link| link.opened.pid == event.pid && !link.accepted);
+                let held = self.lives.held_on(mine.map(|link| link.id));
+                if held.count > 0 {
+                    self.held_at_exit.insert(event.pid, held);
                 }
             }
             _ => {}

@@ -6,7 +6,7 @@ use crate::{
         NoteLevel, Origin, OutputStream, Sender, Tid,
     },
     render::{
-        broker,
+        broker, disk,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
     },
     words::{self, escape, names, units},
@@ -91,6 +91,8 @@ fn describe(line: &mut Line, event: &Event) {
             )
         }
         Body::Note { level, text } => line.push(level_style(*level), text),
+        Body::ModuleSearch(search) => disk::search(line, search),
+        Body::SourceLook(look) => disk::look(line, look),
         Body::Stuck { syscall, since_ns, on, .. } => {
             let on = on.get().map_or(String::new(), |on| format!(" on {on}"));
             let after = units::duration(event.at_ns.saturating_sub(*since_ns));
