@@ -17,8 +17,8 @@ use crate::{
 
 /// Everything but file look-ups: enough for all but a model's imports and refused files.
 pub fn without_files() -> Filter {
-    let of_files = ["open", "stat", "access", "readlink", "scan", "chdir"];
-    let kinds = Body::KINDS.iter().filter(|kind| !of_files.contains(kind)).map(|kind| (*kind).to_owned());
+    let others = Body::KINDS.iter().filter(|kind| Body::of_file_call(kind).is_none());
+    let kinds = others.map(|kind| (*kind).to_owned());
     Filter { kinds: kinds.collect(), ..Filter::default() }
 }
 

@@ -5,6 +5,7 @@
 pub mod amqp;
 pub mod capability;
 pub mod cli;
+pub mod compare;
 pub mod diagnose;
 pub mod event;
 pub mod fold;

@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
 use observer::cli::{
-    Context, ExitStatus, Format, attach, doctor, explain, ls, printable_lines, rm, send, show,
+    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, ls, printable_lines, rm, send, show,
 };
 
 /// Says from outside why a dramatiq worker does not consume its messages.
@@ -54,6 +54,8 @@ enum Verb {
     Ls(ls::Args),
     Show(show::Args),
     Explain(explain::Args),
+    Diff(diff::Args),
+    Bisect(bisect::Args),
     Rm(rm::Args),
     Send(send::Args),
     Doctor(doctor::Args),
@@ -107,6 +109,8 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Ls(args) => ls::run(args, &context),
         Verb::Show(args) => show::run(args, &context),
         Verb::Explain(args) => explain::run(args, &context),
+        Verb::Diff(args) => diff::run(args, &context),
+        Verb::Bisect(args) => bisect::run(args, &context),
         Verb::Rm(args) => rm::run(args, &context),
         Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

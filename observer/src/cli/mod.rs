@@ -1,6 +1,9 @@
 //! The verbs, one file each, and what they share. Knows the terminal; decides nothing about what was recorded.
 
 pub mod attach;
+pub mod bisect;
+mod client;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod ls;

@@ -10,16 +10,15 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use lapin::{
-    BasicProperties, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    uri::{AMQPScheme, AMQPUri},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use follow::{Follower, Until};
 
-use super::{Context, ExitStatus, Format, print, printable, progress};
+use super::{Context, ExitStatus, Format, client, print, printable, progress};
 use crate::{
     amqp::dramatiq::CANARY,
     model::message::Life,
@@ -27,9 +26,6 @@ use crate::{
     source::proc::monotonic_ns,
     words::units,
 };
-
-/// A broker that does not answer in this time does not answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Send a message to an actor, marked as a canary.
 ///
@@ -219,78 +215,29 @@ fn last_words(followed: Option<(&Follower, Until)>, id: &str, timeout_ns: u64) -
 
 /// Publishes, and waits for the broker's word. Answers when it published, in nanoseconds on `CLOCK_MONOTONIC`.
 fn send(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<u64> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the client's event loop")?;
-    let published = async { tokio::time::timeout(PATIENCE, publish(url, queue, body)).await };
-    // Errors name the broker by its address alone: its URL holds a password.
-    let broker = address(url);
-    runtime
-        .block_on(published)
-        .map_err(|_| {
-            anyhow!(
-                "cannot send to {broker}: no answer for {} s; is it a broker's AMQP port?",
-                PATIENCE.as_secs()
-            )
-        })?
-        .with_context(|| format!("cannot send to queue {} at {broker}", printable(queue)))
-}
-
-/// A broker's URL without user, password and options.
-fn address(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split('?').next().unwrap_or_default();
-    // A password may hold any of / and @: what stands after the last @ cannot be part of it.
-    printable(rest.rsplit_once('@').map_or(rest, |(_, address)| address))
-}
-
-async fn publish(url: &str, queue: &str, body: &[u8]) -> anyhow::Result<u64> {
-    let url = if url.contains("://") { url.to_owned() } else { format!("amqp://{url}") };
-    // The parser's own error may quote the password.
-    let uri: AMQPUri = url
-        .parse()
-        .map_err(|_| anyhow!("the URL cannot be read; write amqp://user:password@host:port/vhost"))?;
-    if uri.scheme == AMQPScheme::AMQPS {
-        bail!("TLS is not supported yet; use a port without it");
-    }
-    let properties = ConnectionProperties::default().with_connection_name("observer".into());
-    let connection = Connection::connect_uri(uri, properties).await.map_err(refused)?;
-    let channel = connection.create_channel().await.map_err(refused)?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(refused)?;
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let persistent = BasicProperties::default().with_delivery_mode(2);
-    // Before: it may be delivered before we are told that it is there.
-    let at_ns = monotonic_ns();
-    let confirm = channel
-        .basic_publish("".into(), queue.into(), options, body, persistent)
-        .await
-        .map_err(refused)?
-        .await
-        .map_err(refused)?;
-    let answer = match confirm {
-        Confirmation::Ack(None) => Ok(at_ns),
-        Confirmation::Ack(Some(_)) => Err(anyhow!(
-            "there is no such queue in this virtual host; look at the queues with: rabbitmqctl list_queues -p VHOST"
-        )),
-        Confirmation::Nack(_) => Err(anyhow!("the broker could not keep it (basic.nack); its log says why")),
-        Confirmation::NotRequested => Err(anyhow!("the broker confirmed nothing")),
-    };
-    // The message is where it is, whatever comes of the farewell.
-    let _ = connection.close(200, "done".into()).await;
-    answer
-}
-
-/// A client's error without what it may quote of the URL.
-fn refused(error: lapin::Error) -> anyhow::Error {
-    match error.kind() {
-        lapin::ErrorKind::IOError(error) => anyhow!("{error}"),
-        lapin::ErrorKind::ProtocolError(error) => anyhow!("{}", printable(&error.to_string())),
-        lapin::ErrorKind::InvalidConnectionState(_) | lapin::ErrorKind::InvalidChannelState(..) => {
-            anyhow!("the broker closed the connection; are user, password and virtual host right?")
+    client::with_channel(&format!("send to queue {}", printable(queue)), url, async |channel| {
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(client::refused)?;
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        // Before: it may be delivered before we are told that it is there.
+        let at_ns = monotonic_ns();
+        let confirm = channel
+            .basic_publish("".into(), queue.into(), options, body, persistent)
+            .await
+            .map_err(client::refused)?
+            .await
+            .map_err(client::refused)?;
+        match confirm {
+            Confirmation::Ack(None) => Ok(at_ns),
+            Confirmation::Ack(Some(_)) => Err(anyhow!(
+                "there is no such queue in this virtual host; look at the queues with: rabbitmqctl list_queues -p VHOST"
+            )),
+            Confirmation::Nack(_) => {
+                Err(anyhow!("the broker could not keep it (basic.nack); its log says why"))
+            }
+            Confirmation::NotRequested => Err(anyhow!("the broker confirmed nothing")),
         }
-        _ => anyhow!("{}", printable(&error.to_string())),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -337,8 +284,6 @@ mod tests {
 
     #[test]
     fn errors_name_no_secret() {
-        assert_eq!(address("amqp://me:p/a@ss@rabbit:5672/jobs?heartbeat=5"), "rabbit:5672/jobs");
-        assert_eq!(address("rabbit:5672"), "rabbit:5672");
         let error = Canary::new(&args(&["q", "a", "--kwargs", "[s3cret]"])).unwrap_err().to_string();
         assert!(!error.contains("s3cret"), "{error}");
     }

@@ -1,23 +1,32 @@
 //! What happened → why. A pure function of a session: the same session gives the same answer. Knows the model; nothing of where events
 //! come from, of files on disk, or of how an answer is shown.
 //!
-//! Each file but the four of the frame holds the rules of one family. A rule concludes from positive evidence only: what was not
+//! Each file but those of the frame, and what families share, holds the rules of one family. A rule concludes from positive evidence only: what was not
 //! observed did not therefore not happen, and a worker that consumes is never called broken.
 
+mod arguments;
 mod boot;
 pub mod case;
 pub mod catalogue;
 mod connect;
 mod declare;
 mod deliver;
+mod ends;
+mod exec;
 mod exits;
 pub mod finding;
 mod handshake;
 mod import;
 mod lost;
 mod nothing;
+mod orphans;
+mod output;
+mod peers;
 mod process;
+mod refusals;
+mod setting;
 mod settle;
+mod stopped;
 mod verdict;
 mod well;
 
@@ -33,13 +42,18 @@ const RULES: &[&[Rule]] = &[
     connect::RULES,
     declare::RULES,
     deliver::RULES,
+    exec::RULES,
     exits::RULES,
     handshake::RULES,
     import::RULES,
     lost::RULES,
     nothing::RULES,
+    orphans::RULES,
+    output::RULES,
     process::RULES,
+    setting::RULES,
     settle::RULES,
+    stopped::RULES,
     well::RULES,
 ];
 

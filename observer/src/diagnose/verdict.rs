@@ -5,6 +5,7 @@ use super::{
     case::Case,
     catalogue::{Class, Code, Severity},
     finding::{Finding, Verdict},
+    stopped,
 };
 use crate::words::units;
 
@@ -14,7 +15,11 @@ use crate::words::units;
 /// after all failures: beside a worker that consumes they are no verdict.
 pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
     let mut findings = merge(findings);
-    findings.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.confidence.total_cmp(&a.confidence)));
+    let was_stopped = stopped::is_news(case);
+    findings.sort_by(|a, b| {
+        let by_rank = rank(a, was_stopped).cmp(&rank(b, was_stopped));
+        by_rank.then(b.confidence.total_cmp(&a.confidence))
+    });
     for finding in &mut findings {
         finding.evidence.sort_by_key(|evidence| (evidence.at_ns, evidence.event));
         finding.evidence.dedup();
@@ -31,8 +36,9 @@ pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
     Explanation { verdict, findings }
 }
 
-/// A warning alone decides only where nothing went well: a session with no other finding.
-fn rank(finding: &Finding) -> (u8, Class, u8, u64) {
+/// A warning alone decides only where nothing went well: a session with no other finding. That somebody else stopped a worker that was fine
+/// is news, and comes before what went well until then; that the observation ended is none, and comes after it.
+fn rank(finding: &Finding, was_stopped: bool) -> (u8, Class, u8, u8, u64) {
     let class = finding.code.entry().class;
     let tier = match (finding.severity, class) {
         (Severity::Failure, _) => 0,
@@ -41,7 +47,12 @@ fn rank(finding: &Finding) -> (u8, Class, u8, u64) {
         (Severity::Ok, _) => 3,
     };
     let first_ns = finding.evidence.iter().map(|evidence| evidence.at_ns).min().unwrap_or(u64::MAX);
-    (tier, class, finding.rung as u8, first_ns)
+    let turn = match finding.code {
+        Code::Stopped if was_stopped => 0,
+        Code::Stopped => 2,
+        _ => 1,
+    };
+    (tier, class, turn, finding.rung as u8, first_ns)
 }
 
 fn is_decisive(finding: &Finding) -> bool {

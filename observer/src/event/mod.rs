@@ -2,9 +2,14 @@
 //! neither eBPF nor SQLite nor the terminal.
 
 pub mod broker;
+mod known;
 mod network;
 mod program;
 
+mod disk;
+
+pub use disk::{ModuleSearch, Near, SourceLook};
+pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
 use serde::{Deserialize, Serialize};
@@ -49,73 +54,6 @@ impl std::fmt::Display for Tid {
 impl std::fmt::Display for SocketId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// A value, or the reason why there is none. Written to JSON as the bare value when it is whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Known<T> {
-    /// Only the beginning could be had.
-    Partial {
-        /// What there is of it.
-        partial: T,
-        /// How much is missing, in bytes, when that is known.
-        missing_bytes: Option<u64>,
-    },
-    /// There is no value, and this is why.
-    Absent {
-        /// The reason.
-        absent: Absence,
-    },
-    /// The whole value.
-    Is(T),
-}
-
-/// Why a value is not there. The four are different facts and stay different in every export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Absence {
-    /// It was looked for and could not be read.
-    Unknown,
-    /// It does not exist (no controlling terminal, a closed descriptor).
-    None,
-    /// It was sent and lost on the way to us.
-    Lost,
-    /// This source does not collect it.
-    NotCollected,
-}
-
-impl<T> Known<T> {
-    /// The value when there is one, whole or partial.
-    pub fn get(&self) -> Option<&T> {
-        match self {
-            Self::Is(value) | Self::Partial { partial: value, .. } => Some(value),
-            Self::Absent { .. } => None,
-        }
-    }
-
-    /// The value to change in place, whole or partial.
-    pub fn get_mut(&mut self) -> Option<&mut T> {
-        match self {
-            Self::Is(value) | Self::Partial { partial: value, .. } => Some(value),
-            Self::Absent { .. } => None,
-        }
-    }
-
-    /// A value that could not be read.
-    pub const fn unknown() -> Self {
-        Self::Absent { absent: Absence::Unknown }
-    }
-
-    /// A value that does not exist.
-    pub const fn none() -> Self {
-        Self::Absent { absent: Absence::None }
-    }
-
-    /// A value this source does not collect.
-    pub const fn not_collected() -> Self {
-        Self::Absent { absent: Absence::NotCollected }
     }
 }
 
@@ -358,6 +296,17 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         redacted: Vec<(u64, u64)>,
     },
+    /// A name server was asked for an address, or answered.
+    Lookup {
+        /// The socket's identity.
+        socket: SocketId,
+        /// The name asked for.
+        name: String,
+        /// The answer's code (RFC 1035, 4.1.1: 0 no error, 3 no such name); `None` for the question.
+        code: Option<u8>,
+        /// Records in the answer.
+        records: u16,
+    },
     /// A process wrote output. `bytes` holds what was kept of it.
     Output {
         /// Which stream.
@@ -430,6 +379,10 @@ pub enum Body {
     BrokerAlarm(BrokerAlarm),
     /// A way to learn from the broker opened or closed.
     BrokerAccess(BrokerAccess),
+    /// The disk was searched for a module of this process.
+    ModuleSearch(ModuleSearch),
+    /// The source of a module of this process was looked at.
+    SourceLook(SourceLook),
 }
 
 /// Who sent a signal.
@@ -504,7 +457,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 39] = [
+    pub const KINDS: [&str; 42] = [
         "fork",
         "thread",
         "exec",
@@ -531,6 +484,7 @@ impl Body {
         "close",
         "disconnect",
         "data",
+        "lookup",
         "output",
         "stuck",
         "unstuck",
@@ -544,6 +498,8 @@ impl Body {
         "broker-message",
         "broker-alarm",
         "broker-access",
+        "module-search",
+        "source-look",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -575,6 +531,7 @@ impl Body {
             Self::Close { .. } => "close",
             Self::Disconnect { .. } => "disconnect",
             Self::Data { .. } => "data",
+            Self::Lookup { .. } => "lookup",
             Self::Output { .. } => "output",
             Self::Stuck { .. } => "stuck",
             Self::Unstuck { .. } => "unstuck",
@@ -588,6 +545,8 @@ impl Body {
             Self::BrokerMessage(_) => "broker-message",
             Self::BrokerAlarm(_) => "broker-alarm",
             Self::BrokerAccess(_) => "broker-access",
+            Self::ModuleSearch(_) => "module-search",
+            Self::SourceLook(_) => "source-look",
         }
     }
 
@@ -602,6 +561,14 @@ impl Body {
             | Self::Chdir(call) => Some(call),
             _ => None,
         }
+    }
+
+    /// The kind of this name, when it is one that holds a file call.
+    pub fn of_file_call(kind: &str) -> Option<fn(FileCall) -> Self> {
+        let kinds: [fn(FileCall) -> Self; 6] =
+            [Self::Open, Self::Stat, Self::Access, Self::Readlink, Self::Scan, Self::Chdir];
+        let names = ["open", "stat", "access", "readlink", "scan", "chdir"];
+        names.iter().zip(kinds).find_map(|(name, body)| (*name == kind).then_some(body))
     }
 
     /// Hands every text that a broker said to `each`, to be changed in place. Other kinds have none.

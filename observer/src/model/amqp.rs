@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use super::link::{Link, LinkId, Mark, Said};
+pub use super::link::{Course, Link, LinkId, Mark, Said};
 use super::{
     connection::Connections,
     consumer::Consumers,
+    held::Held,
     lives::{Delivered, Lives},
     message::Settled,
     queue::Queues,
@@ -17,7 +18,7 @@ use crate::{
         message::{Carriage, Message},
         method::{Method, Side},
     },
-    event::{Address, Body, Event, Known, SocketId},
+    event::{Address, Body, Event, Known, Pid, SocketId},
 };
 
 /// Of each body so much is kept while its message is put together: enough for dramatiq's own fields, which follow the arguments.
@@ -26,6 +27,8 @@ const BODY_LIMIT_BYTES: usize = 256 << 10;
 const MAX_LINKS: usize = 5_000;
 /// Closings kept, the first: a worker that tries again for days says the same every three seconds.
 const MAX_CLOSINGS: usize = 1_000;
+/// Processes of which is kept what they held when they ended.
+const MAX_ENDED: usize = 1_000;
 /// Declares and gets that wait for their answer on one channel.
 const MAX_WAITING: usize = 1_000;
 
@@ -45,6 +48,8 @@ pub struct Amqp {
     pub lives: Lives,
     /// What the server closed, in order of time.
     pub closings: Vec<Closing>,
+    /// What processes held when they ended; nothing of those that held nothing.
+    pub held_at_exit: BTreeMap<Pid, Held>,
     items: Vec<Item>,
 }
 
@@ -77,6 +82,7 @@ impl Amqp {
             queues: Queues::default(),
             lives,
             closings: Vec::new(),
+            held_at_exit: BTreeMap::new(),
             items: Vec::new(),
         }
     }
@@ -106,6 +112,7 @@ impl Amqp {
                 let link = self.open(*socket, mark, *since_attach, connections);
                 let Some(link) = self.links.get_mut(&link) else { return };
                 let side = Side::speaking(*direction, link.accepted);
+                link.course.went(side, mark);
                 let mut items = std::mem::take(&mut self.items);
                 link.conversation.feed(side, *offset, &event.bytes, *len, &mut items);
                 self.tell(*socket, mark, &mut items, each);
@@ -122,8 +129,16 @@ impl Amqp {
                 if let Some(link) = self.current.get(socket).and_then(|id| self.links.get_mut(id)) {
                     link.ended_at_ns = Some(event.at_ns);
                     let mark = Mark::new(id, event);
-                    self.lives.connection_over(link.id, mark, &mut self.queues);
+                    link.course.outstanding += self.lives.connection_over(link.id, mark, &mut self.queues);
                     self.consumers.connection_over(link.id, mark);
+                }
+            }
+            // Its connections are closed after it, by the kernel.
+            Body::Exit { .. } if self.held_at_exit.len() < MAX_ENDED => {
+                let mine = self.links.values().filter(|link| link.opened.pid == event.pid && !link.accepted);
+                let held = self.lives.held_on(mine.map(|link| link.id));
+                if held.count > 0 {
+                    self.held_at_exit.insert(event.pid, held);
                 }
             }
             _ => {}
@@ -194,6 +209,7 @@ impl Amqp {
             opened: mark,
             ended_at_ns: None,
             unseen: 0,
+            course: Course::default(),
             channels: BTreeMap::new(),
             conversation: Conversation::new(BODY_LIMIT_BYTES),
         };
@@ -231,6 +247,7 @@ impl Amqp {
         let number = item.channel;
         let at = (id, number);
         let vhost = link.facts().vhost.clone();
+        link.course.said(item.side, mark, method);
         if item.side == Side::Server
             && let Method::ChannelClose { code, text, cause } | Method::Close { code, text, cause } = method
             && closings.len() < MAX_CLOSINGS
@@ -298,7 +315,7 @@ impl Amqp {
                 consumers.channel_over(at, mark);
             }
             Method::Close { .. } => {
-                lives.connection_over(id, mark, queues);
+                link.course.outstanding += lives.connection_over(id, mark, queues);
                 consumers.connection_over(id, mark);
             }
             _ => {}

@@ -58,8 +58,12 @@ pub struct Connection {
     pub io_failed: Option<(Mark, i32)>,
     /// How it ended; `None` while it lasts.
     pub end: Option<End>,
+    /// How its end began: by whom. Of a connection that both sides close `end` only says that both are done.
+    pub first_end: Option<End>,
     /// Whether the process closed its descriptor.
     pub closed: bool,
+    /// When it did, the first time.
+    pub closed_at: Option<Mark>,
 }
 
 /// How a connection ended.
@@ -175,6 +179,7 @@ impl Connections {
                     && connection.pid == event.pid
                 {
                     connection.closed = true;
+                    connection.closed_at.get_or_insert(Mark::new(id, event));
                 }
             }
             Body::Disconnect { socket, how, errno, peer, local } => {
@@ -182,10 +187,16 @@ impl Connections {
                 learn(&mut connection.peer, peer);
                 learn(&mut connection.local, local);
                 connection.end = Some(End { at_ns: event.at_ns, how: *how, errno: *errno, event: id });
+                connection.first_end = connection.first_end.or(connection.end);
             }
             Body::Data { socket, .. } => self.entry(*socket, id, event).data(id, event),
             _ => {}
         }
+    }
+
+    /// The connection whose first bytes passed at that moment.
+    pub fn at(&self, socket: SocketId, at_ns: u64) -> Option<&Connection> {
+        self.iter().filter(|connection| connection.socket == socket && connection.at_ns <= at_ns).last()
     }
 
     /// The connection a socket has now, or had last.
@@ -248,7 +259,9 @@ impl Connections {
             is_amqp: false,
             io_failed: None,
             end: None,
+            first_end: None,
             closed: false,
+            closed_at: None,
         })
     }
 }

@@ -8,7 +8,7 @@ pub use super::mark::Mark;
 use crate::{
     amqp::{
         conversation::{Conversation, Facts, Item, Spoke, What},
-        method::Side,
+        method::{Method, Side},
     },
     event::{Address, Known, SocketId},
 };
@@ -70,9 +70,54 @@ pub struct Link {
     pub ended_at_ns: Option<u64>,
     /// Spans of the streams that were not seen.
     pub unseen: u64,
+    /// Which events show how far it came.
+    pub course: Course,
     /// Its channels, by number; closed ones are forgotten.
     pub(super) channels: BTreeMap<u16, Channel>,
     pub(super) conversation: Conversation,
+}
+
+/// How far a connection came, by the events that prove it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    /// The first bytes of the server.
+    pub answered: Option<Mark>,
+    /// The last bytes of the client.
+    pub client_last: Option<Mark>,
+    /// The last bytes of the server.
+    pub server_last: Option<Mark>,
+    /// The client's `connection.start-ok`, with its credential.
+    pub start_ok: Option<Mark>,
+    /// The server's `connection.open-ok`.
+    pub open_ok: Option<Mark>,
+    /// The client's own `connection.close`.
+    pub client_closed: Option<Mark>,
+    /// Deliveries that waited for their settlement when it ended.
+    pub outstanding: u64,
+}
+
+impl Course {
+    /// Bytes of one side went over.
+    pub(super) fn went(&mut self, side: Side, mark: Mark) {
+        match side {
+            Side::Client => self.client_last = Some(mark),
+            Side::Server => {
+                self.answered.get_or_insert(mark);
+                self.server_last = Some(mark);
+            }
+        }
+    }
+
+    /// A method was said.
+    pub(super) fn said(&mut self, side: Side, mark: Mark, method: &Method) {
+        let step = match (side, method) {
+            (Side::Client, Method::StartOk { .. }) => &mut self.start_ok,
+            (Side::Client, Method::Close { .. }) => &mut self.client_closed,
+            (Side::Server, Method::OpenOk) => &mut self.open_ok,
+            _ => return,
+        };
+        step.get_or_insert(mark);
+    }
 }
 
 #[derive(Debug, Default)]

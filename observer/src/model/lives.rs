@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     amqp::{LinkId, Mark},
+    held::{Held, MAX_HELD, Unsettled},
     message::{Confirmed, Identify, Identity, Life, Passage, Place, Settled, Settlement, Totals},
+    outcomes::Outcomes,
     queue::Queues,
 };
 use crate::amqp::message::{Carriage, Message};
@@ -80,6 +82,8 @@ pub struct Lives {
     done: Vec<Life>,
     /// Sums.
     pub totals: Totals,
+    /// What became of those that are over.
+    pub outcomes: Outcomes,
 }
 
 impl Lives {
@@ -98,12 +102,35 @@ impl Lives {
             wanted,
             done: Vec::new(),
             totals: Totals::default(),
+            outcomes: Outcomes::default(),
         }
     }
 
     /// The life of the message with this identifier, while it is on the heap.
     pub fn find(&self, message_id: &str) -> Option<&Life> {
         self.open.get(self.by_id.get(message_id)?)
+    }
+
+    /// What is delivered and not settled on these connections.
+    pub(super) fn held_on(&self, links: impl Iterator<Item = LinkId>) -> Held {
+        let mut held = Held::default();
+        for link in links {
+            for waiting in self.unsettled.range((link, 0)..=(link, u16::MAX)).map(|(_, waiting)| waiting) {
+                held.count += waiting.places.len() as u64;
+                let messages = waiting.places.values().filter_map(|place| {
+                    let life = self.open.get(&place.life)?;
+                    let index = usize::try_from(place.passage.checked_sub(life.left_out)?).ok()?;
+                    let passage = life.passages.get(index)?;
+                    let (message_id, actor) = (life.message_id.clone(), life.actor.clone());
+                    let queue = passage.queue.clone();
+                    Some(Unsettled { message_id, actor, queue, delivered: passage.delivered? })
+                });
+                held.oldest.extend(messages.take(MAX_HELD));
+            }
+        }
+        held.oldest.sort_by_key(|message| (message.delivered.at_ns, message.delivered.event));
+        held.oldest.truncate(MAX_HELD);
+        held
     }
 
     /// The lives that are over, or were handed out early, since the last call; in the order they ended.
@@ -193,6 +220,7 @@ impl Lives {
         queues: &mut Queues,
     ) {
         self.totals.delivered += 1;
+        self.outcomes.pace(mark, false);
         self.totals.redelivered += u64::from(delivered.redelivered);
         let identity = (self.identify)(message);
         if let Some(queue) = &delivered.queue {
@@ -265,13 +293,17 @@ impl Lives {
         }
     }
 
-    pub(super) fn connection_over(&mut self, link: LinkId, mark: Mark, queues: &mut Queues) {
+    /// A connection ended. Gives back how many deliveries on it were not settled.
+    pub(super) fn connection_over(&mut self, link: LinkId, mark: Mark, queues: &mut Queues) -> u64 {
         let of = |channel| (link, channel);
         let mut channels: Vec<At> = self.unsettled.range(of(0)..=of(u16::MAX)).map(|(at, _)| *at).collect();
         channels.extend(self.unconfirmed.range(of(0)..=of(u16::MAX)).map(|(at, _)| *at));
+        let mut outstanding = 0;
         for at in channels {
+            outstanding += self.unsettled.get(&at).map_or(0, |waiting| waiting.places.len() as u64);
             self.channel_over(at, mark, queues);
         }
+        outstanding
     }
 
     /// The broker's word on a publish.
@@ -319,6 +351,9 @@ impl Lives {
     }
 
     fn settle_one(&mut self, place: Place, how: Settled, mark: Mark, queues: &mut Queues) {
+        if matches!(how, Settled::Acked | Settled::Nacked | Settled::Rejected) {
+            self.outcomes.pace(mark, true);
+        }
         match how {
             Settled::Acked => self.totals.acked += 1,
             Settled::Nacked | Settled::Rejected => self.totals.refused += 1,
@@ -364,6 +399,9 @@ impl Lives {
             actor: identity.actor.clone(),
             is_canary: identity.is_canary,
             vhost,
+            made_ms: identity.made_ms,
+            max_age_ms: identity.max_age_ms,
+            time_limit_ms: identity.time_limit_ms,
             passages: VecDeque::new(),
             left_out: 0,
             over_at_ns: None,
@@ -389,6 +427,7 @@ impl Lives {
         if let Some(id) = &life.message_id {
             self.by_id.remove(id);
         }
+        self.outcomes.add(&life);
         if self.wanted {
             self.done.push(life);
         }

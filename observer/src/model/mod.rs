@@ -5,16 +5,26 @@ pub mod broker;
 pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
+pub mod exhausted;
 pub mod files;
+pub mod held;
+pub mod hints;
+pub mod imports;
 pub mod ladder;
 pub mod link;
 pub mod lives;
+pub mod lookups;
 pub mod mark;
 pub mod message;
+pub mod outcomes;
 pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod remarks;
+pub mod searches;
+pub mod signals;
+pub mod tracebacks;
 pub mod trouble;
 
 #[cfg(test)]
@@ -47,12 +57,28 @@ pub struct Model {
     pub processes: process::Processes,
     /// Imports and refused files.
     pub files: files::Files,
+    /// How each process looked for modules, and what the disk says of them.
+    pub imports: imports::ImportTrails,
     /// The connections.
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// What dramatiq said in words that are known.
+    pub remarks: remarks::Remarks,
+    /// The exceptions that were printed.
+    pub tracebacks: tracebacks::Tracebacks,
+    /// Names that were looked up.
+    pub lookups: lookups::Lookups,
+    /// Descriptors that ran out.
+    pub exhaustion: exhausted::Exhaustion,
+    /// What was printed about connections.
+    pub hints: hints::Hints,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// The signals of each process, in order.
+    pub signals: signals::Signals,
+    /// Programs that were looked for in vain.
+    pub searches: searches::Searches,
     /// What was said in AMQP: connections, consumers, queues, messages.
     pub amqp: amqp::Amqp,
     /// What the broker says of itself.
@@ -71,9 +97,17 @@ impl Model {
             counts: BTreeMap::new(),
             processes: process::Processes::default(),
             files: files::Files::default(),
+            imports: imports::ImportTrails::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            remarks: remarks::Remarks::default(),
+            tracebacks: tracebacks::Tracebacks::default(),
+            lookups: lookups::Lookups::default(),
+            exhaustion: exhausted::Exhaustion::default(),
+            hints: hints::Hints::default(),
             troubles: trouble::Troubles::default(),
+            signals: signals::Signals::default(),
+            searches: searches::Searches::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
             broker: broker::Broker::default(),
             ladders: ladder::Ladders::default(),
@@ -107,10 +141,19 @@ impl Model {
         *self.counts.entry(event.body.kind()).or_default() += 1;
         self.processes.add(id, event);
         self.files.add(id, event);
+        self.imports.add(id, event);
         self.connections.add(id, event);
         let processes = &self.processes;
-        self.outputs.add(id, event, |pid| processes.get(pid).and_then(|process| process.parent));
+        let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
+        self.outputs.add(id, event, parent_of);
+        self.remarks.add(id, event);
+        self.tracebacks.add(id, event, parent_of);
+        self.lookups.add(id, event);
+        self.exhaustion.add(id, event);
+        self.hints.add(id, event);
         self.troubles.add(id, event);
+        self.signals.add(id, event);
+        self.searches.add(id, event);
         self.broker.add(id, event);
         let Self { amqp, ladders, connections, .. } = self;
         ladders.add(id, event);

@@ -7,8 +7,10 @@ use crate::event::{Body, Event, Exec, Known, Origin, Pid, Sender};
 
 /// Beyond this many processes new ones are only counted.
 const MAX_PROCESSES: usize = 10_000;
-/// Of the programs one process ran, and of those it could not run, this many are kept.
+/// Of the programs one process ran this many are kept.
 const MAX_EXECS: usize = 16;
+/// Of those it could not run, this many, the latest: one for each directory of a PATH.
+const MAX_FAILED: usize = 64;
 /// Of so many programs all they started with is kept; some ten kilobytes each, most of it the environment.
 const MAX_DETAILS: usize = 500;
 
@@ -39,6 +41,8 @@ pub struct Process {
     pub exit: Option<Exit>,
     /// Since when it has been stopped (`T`) or traced (`t`), while it is.
     pub stopped: Option<Mark>,
+    /// Since when it was, when that is how it was killed.
+    pub stopped_at_exit: Option<Mark>,
     /// How often it was stopped.
     pub stops: u64,
     /// When the kernel's out-of-memory killer chose it.
@@ -107,6 +111,7 @@ impl Process {
             exit_call: None,
             exit: None,
             stopped: None,
+            stopped_at_exit: None,
             stops: 0,
             oom_victim: None,
             signalled_by: HashMap::new(),
@@ -217,7 +222,10 @@ impl Process {
     fn add(&mut self, mark: Mark, body: &Body, with_details: bool) {
         match body {
             Body::Exec(exec) => self.exec(mark, exec, with_details),
-            Body::ExecFailed { path, errno } if self.failed_execs.len() < MAX_EXECS => {
+            Body::ExecFailed { path, errno } => {
+                if self.failed_execs.len() >= MAX_FAILED {
+                    self.failed_execs.remove(0);
+                }
                 self.failed_execs.push(FailedExec { mark, path: path.clone(), errno: *errno });
             }
             Body::Thread { .. } => self.threads_started += 1,
@@ -228,7 +236,7 @@ impl Process {
                 let (at_ns, event) = (mark.at_ns, mark.event);
                 let (code, signal, core_dumped) = (*code, *signal, *core_dumped);
                 self.exit = Some(Exit { at_ns, event, code, signal, core_dumped, by, sent });
-                self.stopped = None;
+                self.stopped_at_exit = self.stopped.take();
             }
             Body::Signal { signal, sender, .. } => {
                 if let Some(sender) = sender.get() {

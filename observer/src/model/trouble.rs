@@ -66,6 +66,8 @@ pub struct Troubles {
     /// Signals that are not among the others because there were too many kinds of them.
     pub signals_left_out: u64,
     stuck: HashMap<Tid, StuckThread>,
+    /// Threads that sat in a call until they ended, and when that was.
+    died: Vec<(StuckThread, u64)>,
     /// Waits that ended, by process and call.
     pub waits: BTreeMap<(Pid, String), Waits>,
     losses: HashMap<(Hop, String), u64>,
@@ -83,6 +85,21 @@ impl Troubles {
         let mut threads: Vec<_> = self.stuck.values().collect();
         threads.sort_by_key(|thread| (thread.since_ns, thread.tid));
         threads
+    }
+
+    /// Threads that sat in a call to the end of the recording or to their own, and until when, longest first.
+    pub fn stuck_to_the_end(&self, ended_ns: u64) -> Vec<(&StuckThread, u64)> {
+        let living = self.stuck.values().map(|thread| (thread, ended_ns));
+        let mut threads: Vec<_> =
+            living.chain(self.died.iter().map(|(thread, until_ns)| (thread, *until_ns))).collect();
+        threads.sort_by_key(|(thread, _)| (thread.since_ns, thread.tid));
+        threads
+    }
+
+    fn dead(&mut self, thread: StuckThread, at_ns: u64) {
+        if self.died.len() < MAX_WAITS {
+            self.died.push((thread, at_ns));
+        }
     }
 
     /// Events that were lost, by hop and kind of record, most first.
@@ -130,9 +147,18 @@ impl Troubles {
                 }
             }
             Body::ThreadExit { .. } => {
-                self.stuck.remove(&event.tid);
+                if let Some(thread) = self.stuck.remove(&event.tid) {
+                    self.dead(thread, event.at_ns);
+                }
             }
-            Body::Exit { .. } => self.stuck.retain(|_, thread| thread.pid != event.pid),
+            Body::Exit { .. } => {
+                let gone: Vec<StuckThread> = self
+                    .stuck
+                    .extract_if(|_, thread| thread.pid == event.pid)
+                    .map(|(_, thread)| thread)
+                    .collect();
+                gone.into_iter().for_each(|thread| self.dead(thread, event.at_ns));
+            }
             Body::Lost { hop, what, count, .. } => {
                 *self.losses.entry((*hop, what.clone())).or_default() += count
             }

@@ -1,6 +1,9 @@
 //! What is specific to CPython: how a path tells whose module it is. Knows paths only; nothing of events, processes or terminals.
 
+pub mod command;
 pub mod interpreter;
+pub mod stdlib;
+pub mod traceback;
 
 /// Whose code a module file is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +68,8 @@ fn is_extension_module(directory: &str, stem: &str, owner: &Owner) -> bool {
     }
 }
 
-fn owner(path: &str) -> Owner {
+/// Whose a file is, by where it lies.
+pub fn owner(path: &str) -> Owner {
     let mut previous = "";
     let mut stdlib = false;
     let mut parts = path.split('/');

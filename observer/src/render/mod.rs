@@ -2,6 +2,8 @@
 
 mod broker;
 pub mod conversation;
+pub mod diff;
+mod disk;
 pub mod explain;
 pub mod json;
 pub mod ladder;

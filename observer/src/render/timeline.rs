@@ -6,7 +6,7 @@ use crate::{
         NoteLevel, Origin, OutputStream, Sender, Tid,
     },
     render::{
-        broker,
+        broker, disk,
         style::{BAD, DIM, GOOD, Line, NAME, ODD, PLAIN},
     },
     words::{self, escape, names, units},
@@ -91,6 +91,8 @@ fn describe(line: &mut Line, event: &Event) {
             )
         }
         Body::Note { level, text } => line.push(level_style(*level), text),
+        Body::ModuleSearch(search) => disk::search(line, search),
+        Body::SourceLook(look) => disk::look(line, look),
         Body::Stuck { syscall, since_ns, on, .. } => {
             let on = on.get().map_or(String::new(), |on| format!(" on {on}"));
             let after = units::duration(event.at_ns.saturating_sub(*since_ns));
@@ -197,6 +199,18 @@ fn describe_socket<'a>(line: &'a mut Line, body: &Body, bytes: &[u8]) -> &'a mut
             };
             line.push(DIM, if redacted.is_empty() { "" } else { " (partly blanked)" });
             line.push(DIM, format!(" at byte {offset}")).push(DIM, socket_text(socket.0))
+        }
+        Body::Lookup { socket, name, code, records } => {
+            line.push(NAME, name);
+            match (*code, *records) {
+                (None, _) => line.push(PLAIN, " asked for"),
+                (Some(0), 0) => line.push(ODD, " has no address"),
+                (Some(0), records) => {
+                    line.push(PLAIN, format!(" → {}", units::counted(records.into(), "record")))
+                }
+                (Some(code), _) => line.push(BAD, format!(" → {}", names::name_server_code(code))),
+            };
+            line.push(DIM, socket_text(socket.0))
         }
         // Everything else is described by the caller, or is the broker's.
         body => broker::describe(line, body),

@@ -198,6 +198,21 @@ fn meta<T: serde::de::DeserializeOwned>(
 fn event(row: &Row<'_>, json: &mut String) -> rusqlite::Result<Option<(u64, Event)>> {
     let (kind, origin, data) = (row.get_ref(4)?, row.get_ref(5)?, row.get_ref(6)?);
     let (kind, origin, data) = (kind.as_str()?, origin.as_str()?, data.as_str()?);
+    let (Some(body), Some(observed_from)) = (body(kind, data, json), origin_of(origin)) else {
+        return Ok(None);
+    };
+    let bytes = row.get_ref(7)?.as_blob_or_null()?.unwrap_or_default().to_vec();
+    let (id, at_ns): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let (pid, tid) = (Pid(row.get(2)?), Tid(row.get(3)?));
+    Ok(Some((id.unsigned_abs(), Event { at_ns: at_ns.unsigned_abs(), pid, tid, observed_from, body, bytes })))
+}
+
+/// What the columns `kind` and `data` say.
+fn body(kind: &str, data: &str, json: &mut String) -> Option<Body> {
+    // Most events of a session name a file. Read by themselves they are not copied first, as what has its tag among its fields is.
+    if let Some(body) = Body::of_file_call(kind) {
+        return serde_json::from_str(data).ok().map(body);
+    }
     // The column `kind` is the tag; `data` holds the other fields.
     json.clear();
     json.push_str("{\"kind\":\"");
@@ -207,13 +222,7 @@ fn event(row: &Row<'_>, json: &mut String) -> rusqlite::Result<Option<(u64, Even
         json.push(',');
     }
     json.push_str(data.get(1..).unwrap_or_default());
-    let (Ok(body), Some(observed_from)) = (serde_json::from_str::<Body>(json), origin_of(origin)) else {
-        return Ok(None);
-    };
-    let bytes = row.get_ref(7)?.as_blob_or_null()?.unwrap_or_default().to_vec();
-    let (id, at_ns): (i64, i64) = (row.get(0)?, row.get(1)?);
-    let (pid, tid) = (Pid(row.get(2)?), Tid(row.get(3)?));
-    Ok(Some((id.unsigned_abs(), Event { at_ns: at_ns.unsigned_abs(), pid, tid, observed_from, body, bytes })))
+    serde_json::from_str(json).ok()
 }
 
 /// The name of an origin in the column `origin`, equal to its JSON.

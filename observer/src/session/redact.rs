@@ -134,21 +134,39 @@ impl Redactor {
             }
             Body::Bind { address, .. } | Body::Listen { address, .. } => self.address(address),
             Body::Stuck { on, .. } => self.path(on),
-            Body::Note { text, .. } => self.text(text),
+            Body::ModuleSearch(search) => {
+                self.text(&mut search.name);
+                search.absent.iter_mut().for_each(|entry| self.text(entry));
+                for near in &mut search.near {
+                    self.text(&mut near.root);
+                    self.text(&mut near.path);
+                }
+            }
+            Body::SourceLook(look) => self.text(&mut look.path),
+            Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
                     event.bytes = clean;
                 }
             }
             body => {
-                if let Body::BrokerConnection(connection) = body
-                    && let Some(words) = &mut connection.local_command
-                {
-                    self.redact_command(words);
+                if let Body::BrokerConnection(connection) = body {
+                    let (own, parent) = (&mut connection.local_command, &mut connection.local_parent_command);
+                    own.iter_mut().chain(parent).for_each(|words| self.redact_command(words));
                 }
                 body.broker_texts(&mut |text| self.text(text));
             }
         }
+    }
+
+    /// The secrets of a variable, each with the mark that stands for it in this state directory's sessions: for who holds the secret
+    /// already and has to put it back where it stood.
+    pub fn marks(&self, name: &str, value: &str) -> Vec<(String, String)> {
+        let whole = secret::named(name) && !secret::names_file(value);
+        let ranges = secret::ranges(value.as_bytes(), false);
+        let parts = ranges.into_iter().filter_map(|range| value.get(range));
+        let secrets = whole.then_some(value).into_iter().chain(parts);
+        secrets.map(|secret| (self.placeholder(secret.as_bytes()), secret.to_owned())).collect()
     }
 
     /// Replaces the secrets in the words of a command, and remembers them.

@@ -13,7 +13,11 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    sys::signal::{SigHandler, Signal, signal},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{SigHandler, Signal, signal},
+        stat::{Mode, umask},
+    },
     unistd::{ForkResult, Gid, Uid, execve, fork, pipe2, setgid, setgroups, setuid},
 };
 
@@ -42,6 +46,12 @@ pub struct Command {
     pub words: Vec<OsString>,
     /// Whom to run it as; `None` leaves everything as it is.
     pub standing: Option<Standing>,
+    /// Its environment; `None`: as we were given it, or as `standing` says.
+    pub environment: Option<Vec<CString>>,
+    /// Its file mode creation mask; `None`: ours.
+    pub umask: Option<u32>,
+    /// Its soft resource limits, where they are not to be ours.
+    pub limits: Vec<(Resource, u64)>,
 }
 
 /// Why a command did not start.
@@ -224,6 +234,13 @@ impl Command {
     }
 
     fn take_standing(&self) -> Result<(), Errno> {
+        if let Some(mask) = self.umask {
+            umask(Mode::from_bits_truncate(mask));
+        }
+        for (resource, soft) in &self.limits {
+            let (_, hard) = getrlimit(*resource)?;
+            setrlimit(*resource, (*soft).min(hard), hard)?;
+        }
         let Some(standing) = &self.standing else { return Ok(()) };
         let groups: Vec<Gid> = standing.groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups)?;
@@ -233,6 +250,9 @@ impl Command {
 
     /// The environment as we were given it; under sudo, as it was before; for another user, with that user's identity.
     fn environment(&self) -> Result<Vec<CString>, LaunchError> {
+        if let Some(environment) = &self.environment {
+            return Ok(environment.clone());
+        }
         let given = given_environment();
         let Some(standing) = &self.standing else { return Ok(given) };
         if let Some(before) = &standing.before_sudo {

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod ebpf;
 pub mod launch;
+pub mod nearby;
 mod peer;
 pub mod probe;
 pub mod proc;

@@ -15,6 +15,19 @@ pub fn signal(number: i32) -> String {
     Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |known| known.as_str().to_owned())
 }
 
+/// A name server's answer (RFC 1035, 4.1.1): `NXDOMAIN`.
+pub fn name_server_code(code: u8) -> String {
+    match code {
+        0 => "NOERROR".to_owned(),
+        1 => "FORMERR".to_owned(),
+        2 => "SERVFAIL".to_owned(),
+        3 => "NXDOMAIN".to_owned(),
+        4 => "NOTIMP".to_owned(),
+        5 => "REFUSED".to_owned(),
+        code => format!("RCODE {code}"),
+    }
+}
+
 /// The flags of `open`: `O_RDONLY|O_CLOEXEC`; what has no name is added in hexadecimal.
 pub fn open_flags(flags: u64) -> String {
     // O_TMPFILE contains O_DIRECTORY's bit and O_SYNC contains O_DSYNC's: the larger one first.

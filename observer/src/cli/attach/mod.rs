@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     ffi::OsString,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -17,7 +17,10 @@ use anyhow::Context as _;
 use broker::Asked;
 use clap::ValueEnum;
 use end::Supervisor;
-use nix::sys::signal::{SigmaskHow, sigprocmask};
+use nix::sys::{
+    resource::Resource,
+    signal::{SigmaskHow, sigprocmask},
+};
 use target::Target;
 
 use super::{Context, ExitStatus, printable, printable_lines, progress, show};
@@ -34,7 +37,7 @@ use crate::{
     recording::{Glance, Recording, Watch},
     render::{explain, ladder, timeline},
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
-    source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, probe, proc},
+    source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, nearby::Nearby, probe, proc},
     words::{self, units},
 };
 
@@ -89,6 +92,15 @@ pub struct Args {
     /// Run the command as this user [default: whoever called sudo]
     #[arg(long)]
     pub user: Option<String>,
+    /// Give the command the environment in this file, `NAME=value` strings ended by NUL, as in /proc/PID/environ
+    #[arg(long, value_name = "FILE", conflicts_with = "pid", hide = true)]
+    pub environment: Option<PathBuf>,
+    /// Give the command this file mode creation mask, in octal
+    #[arg(long, value_name = "MASK", value_parser = |text: &str| u32::from_str_radix(text, 8), conflicts_with = "pid", hide = true)]
+    pub umask: Option<u32>,
+    /// Give the command this soft limit: NOFILE=64
+    #[arg(long = "limit", value_name = "NAME=SOFT", value_parser = target::limit, conflicts_with = "pid", hide = true)]
+    pub limits: Vec<(Resource, u64)>,
     /// Print events as they come
     #[arg(long)]
     pub follow: bool,
@@ -179,7 +191,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let tracing_after_ns = proc::monotonic_ns() - begun_ns;
     let seen = SignalsSeen::default();
     let facts = source.last_facts();
-    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(source)];
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Nearby::around(source))];
     let found = broker.map(|(broker, found)| {
         sources.push(Box::new(broker));
         found

@@ -1,9 +1,13 @@
 //! What to observe, from what was asked: a command to start as whom, or one running process. Knows `/proc` and the user database.
 
-use std::{ffi::OsString, fmt::Write as _};
+use std::{
+    ffi::{CString, OsString},
+    fmt::Write as _,
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
-use nix::unistd::User;
+use nix::{sys::resource::Resource, unistd::User};
 
 use super::Args;
 use crate::{
@@ -55,7 +59,14 @@ impl Target {
                 "nothing to observe: give a command (observer attach --cmd \"python -m dramatiq MODULE\") or a running process (--pid PID)"
             );
         }
-        Ok(Self::Start(Command { words, standing: standing(args.user.as_deref(), invoker)? }))
+        let environment = args.environment.as_deref().map(environment).transpose()?;
+        Ok(Self::Start(Command {
+            words,
+            standing: standing(args.user.as_deref(), invoker)?,
+            environment,
+            umask: args.umask,
+            limits: args.limits.clone(),
+        }))
     }
 
     /// The command line.
@@ -75,6 +86,40 @@ impl Target {
             Self::Running { pid, .. } => Some(*pid),
         }
     }
+}
+
+/// A soft limit, `NOFILE=64`: the name as `prlimit` prints it.
+pub(super) fn limit(text: &str) -> Result<(Resource, u64), String> {
+    let (name, soft) = text.split_once('=').ok_or("write NAME=SOFT")?;
+    let resource = match name {
+        "CPU" => Resource::RLIMIT_CPU,
+        "FSIZE" => Resource::RLIMIT_FSIZE,
+        "DATA" => Resource::RLIMIT_DATA,
+        "STACK" => Resource::RLIMIT_STACK,
+        "CORE" => Resource::RLIMIT_CORE,
+        "RSS" => Resource::RLIMIT_RSS,
+        "NPROC" => Resource::RLIMIT_NPROC,
+        "NOFILE" => Resource::RLIMIT_NOFILE,
+        "MEMLOCK" => Resource::RLIMIT_MEMLOCK,
+        "AS" => Resource::RLIMIT_AS,
+        "LOCKS" => Resource::RLIMIT_LOCKS,
+        "SIGPENDING" => Resource::RLIMIT_SIGPENDING,
+        "MSGQUEUE" => Resource::RLIMIT_MSGQUEUE,
+        "NICE" => Resource::RLIMIT_NICE,
+        "RTPRIO" => Resource::RLIMIT_RTPRIO,
+        "RTTIME" => Resource::RLIMIT_RTTIME,
+        _ => return Err("no such limit; see prlimit".to_owned()),
+    };
+    let soft = soft.parse().map_err(|_| "the limit is no number".to_owned())?;
+    Ok((resource, soft))
+}
+
+/// The environment in a file: `NAME=value` strings, each ended by NUL, as in `/proc/PID/environ`.
+fn environment(file: &Path) -> anyhow::Result<Vec<CString>> {
+    let bytes =
+        std::fs::read(file).with_context(|| format!("cannot read the environment in {}", file.display()))?;
+    let strings = bytes.split(|byte| *byte == 0).filter(|string| !string.is_empty());
+    Ok(strings.filter_map(|string| CString::new(string).ok()).collect())
 }
 
 /// Whom to run as: `--user`, else whoever called sudo, else as we are.

@@ -93,6 +93,7 @@ pub(super) fn all() -> Vec<Body> {
             since_attach: true,
             redacted: vec![(8, 9)],
         },
+        Body::Lookup { socket, name: "rabbit.invalid".into(), code: Some(3), records: 0 },
         Body::Output { stream: OutputStream::Stderr, fd, inode: 4, len: 3, piece_offset: 0, errno: 0 },
         Body::Stuck { syscall: "futex".into(), since_ns: 1, on: Known::unknown(), args: [u64::MAX; 6] },
         Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: -4 },
@@ -107,13 +108,15 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 7] {
+fn brokers() -> [Body; 9] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =
         [("kind".into(), 1.into()), ("none".into(), ().into())].into();
     [
         Body::QueueSample(QueueSample {
+            published: Some(9),
+            delivered: None,
             vhost: vhost.clone(),
             queue: queue.clone(),
             ready: Some(3),
@@ -138,6 +141,7 @@ fn brokers() -> [Body; 7] {
             node: None,
             local_pid: Some(Pid(9)),
             local_command: Some(vec!["python".into(), "rival.py".into()]),
+            local_parent_command: Some(vec!["bash".into()]),
             how: Way::Events,
             ours: true,
         })),
@@ -181,6 +185,21 @@ fn brokers() -> [Body; 7] {
             available: false,
             detail: "tracing is off".into(),
         }),
+        Body::ModuleSearch(ModuleSearch {
+            name: "app.tasks".into(),
+            near: vec![Near { root: "/srv".into(), path: "/srv/app/tasks.py".into() }],
+            installed: None,
+            absent: vec!["/srv/lib".into()],
+            entries: 12,
+            complete: true,
+        }),
+        Body::SourceLook(SourceLook {
+            path: "/srv/app/tasks.py".into(),
+            actors: vec![7],
+            imports: vec![(1, "dramatiq".into())],
+            complete: true,
+            ..SourceLook::default()
+        }),
     ]
 }
 
@@ -208,6 +227,7 @@ const fn complete(body: &Body) -> bool {
         | Body::Close { .. } => true,
         Body::Disconnect { .. }
         | Body::Data { .. }
+        | Body::Lookup { .. }
         | Body::Output { .. }
         | Body::Stuck { .. }
         | Body::Unstuck { .. } => true,
@@ -218,6 +238,8 @@ const fn complete(body: &Body) -> bool {
         | Body::BrokerEvent(_)
         | Body::BrokerMessage(_)
         | Body::BrokerAlarm(_)
-        | Body::BrokerAccess(_) => true,
+        | Body::BrokerAccess(_)
+        | Body::ModuleSearch(_)
+        | Body::SourceLook(_) => true,
     }
 }

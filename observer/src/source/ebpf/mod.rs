@@ -57,7 +57,7 @@ impl Ebpf {
     /// When the kernel refuses a program, lacks BTF, or we lack the right; the text says which.
     pub fn load(snaplen: u64, ports: &[u16]) -> Result<Self, SourceError> {
         let mut programs = Programs::load(snaplen.min(SNAPLEN_MAX))?;
-        for port in ports.iter().chain([&AMQP_PORT]) {
+        for port in ports.iter().chain([&AMQP_PORT, &decode::NAME_SERVER_PORT]) {
             programs.ports.insert(port, 1, 0).map_err(|answer| SourceError {
                 attempted: format!("cannot enter broker port {port}"),
                 answer: answer.to_string(),

@@ -1,11 +1,12 @@
 //! Records to domain events. Every length is checked and every kind looked up; what does not fit is counted, never guessed. It keeps
-//! no state but the programs whose arguments are still on their way.
+//! no state but the programs whose arguments are still on their way, and which sockets lead to a name server.
 
+mod dns;
 mod file;
 mod program;
 mod socket;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use observer_ebpf as wire;
 use observer_ebpf::{flag, kind};
@@ -14,9 +15,13 @@ use syscalls::Sysno;
 use zerocopy::FromBytes;
 
 use crate::{
-    event::{Body, Direction, Event, Fd, Known, Origin, OutputStream, Pid, Sender, SocketId, Tid},
+    event::{Address, Body, Direction, Event, Fd, Known, Origin, OutputStream, Pid, Sender, SocketId, Tid},
     source::proc,
 };
+
+pub(super) const NAME_SERVER_PORT: u16 = 53;
+/// Sockets to name servers, at one time.
+const MOST_NAME_SERVERS: usize = 10_000;
 
 /// Decodes one source's records.
 #[derive(Default)]
@@ -25,6 +30,7 @@ pub(super) struct Decoder {
     /// Records that could not be decoded since last asked, by kind.
     pub(super) undecodable: HashMap<&'static str, u64>,
     pipes: proc::PipeHolders,
+    name_servers: HashSet<SocketId>,
 }
 
 /// A copy, because a record stands at any address.
@@ -134,13 +140,20 @@ impl Decoder {
             }
             kind::OOM => event(Body::OomVictim),
             kind::FILE => event(file::file(record)?),
-            kind::SOCKET => event(socket::socket(&split::<wire::SocketCall>(record)?.0)?),
+            kind::SOCKET => {
+                let body = socket::socket(&split::<wire::SocketCall>(record)?.0)?;
+                name_server(&mut self.name_servers, &body);
+                event(body);
+            }
             kind::SOCKET_STATE => {
                 if let Some(body) = socket::socket_state(&split::<wire::SocketState>(record)?.0) {
                     event(body);
                 }
             }
-            kind::DATA | kind::OUTPUT => data(record, out)?,
+            kind::DATA | kind::OUTPUT => {
+                data(record, out)?;
+                self.name_lookup(out);
+            }
             kind::SLOW => {
                 let (slow, _) = split::<wire::Slow>(record)?;
                 let body = Body::Unstuck {
@@ -153,6 +166,35 @@ impl Decoder {
             _ => return None,
         }
         Some(())
+    }
+}
+
+impl Decoder {
+    /// What went to or came from a name server is told as what was looked up, or not at all: it is no stream.
+    fn name_lookup(&self, out: &mut Vec<Event>) {
+        let Some(Event { body: Body::Data { socket, .. }, .. }) = out.last() else { return };
+        if self.name_servers.contains(socket)
+            && let Some(mut event) = out.pop()
+            && let Body::Data { socket, .. } = event.body
+            && let Some(body) = dns::lookup(socket, &std::mem::take(&mut event.bytes))
+        {
+            out.push(Event { body, ..event });
+        }
+    }
+}
+
+/// Keeps in mind which sockets lead to a name server.
+fn name_server(known: &mut HashSet<SocketId>, body: &Body) {
+    match body {
+        Body::Connect { socket, peer, .. } => match peer.get() {
+            Some(Address::Inet { port: NAME_SERVER_PORT, .. }) if known.len() < MOST_NAME_SERVERS => {
+                known.insert(*socket);
+            }
+            // glibc asks the next server with the same socket; any other address is another purpose.
+            _ => drop(known.remove(socket)),
+        },
+        Body::Socket { socket, .. } | Body::Close { socket, .. } => drop(known.remove(socket)),
+        _ => {}
     }
 }
 

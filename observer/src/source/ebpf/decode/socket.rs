@@ -94,6 +94,7 @@ mod tcp {
 pub(super) fn socket_state(state: &wire::SocketState) -> Option<Body> {
     const ECONNRESET: i32 = 104;
     const EPIPE: i32 = 32;
+    const ECANCELED: i32 = 125;
     let socket = SocketId(state.inode);
     let (local, peer) = ends(&state.ends);
     let error = state.error as i32;
@@ -101,7 +102,12 @@ pub(super) fn socket_state(state: &wire::SocketState) -> Option<Body> {
         if state.new != tcp::ESTABLISHED && state.new != tcp::CLOSE {
             return None;
         }
-        let errno = if state.new == tcp::ESTABLISHED { 0 } else { error };
+        // Closed by its own process before anybody answered: that leaves no error, and yet it was not established.
+        let errno = match (state.new, error) {
+            (tcp::ESTABLISHED, _) => 0,
+            (_, 0) => ECANCELED,
+            (_, error) => error,
+        };
         return Some(Body::Connected { socket, peer, local, errno, duration_ns: duration(&state.header) });
     }
     let how = match (state.old, state.new, error) {
