@@ -150,7 +150,7 @@ fn blocked(case: &Case<'_>, process: &Process, held: &[&Held]) -> Option<Finding
 }
 
 /// How many messages a process can work on at one time; `None` when it has no thread to work with.
-fn threads(case: &Case<'_>, pid: Pid) -> Option<u64> {
+pub(super) fn threads(case: &Case<'_>, pid: Pid) -> Option<u64> {
     if case.role(pid) != Role::Worker {
         return Some(1);
     }
@@ -162,7 +162,7 @@ fn threads(case: &Case<'_>, pid: Pid) -> Option<u64> {
 }
 
 /// Until when it was left to itself: it was asked to stop, or it or the observation ended.
-fn until_ns(case: &Case<'_>, process: &Process) -> u64 {
+pub(super) fn until_ns(case: &Case<'_>, process: &Process) -> u64 {
     let asked =
         |process: &Process| ends::asked(case, process).and_then(|asked| asked.mark).map(|mark| mark.at_ns);
     let master = process.parent.and_then(|parent| case.model.processes.get(parent));
@@ -193,7 +193,7 @@ fn stuck<'a>(
         .collect()
 }
 
-fn wait_words(thread: &StuckThread) -> String {
+pub(super) fn wait_words(thread: &StuckThread) -> String {
     match &thread.on {
         Some(on) => format!("{} on {on}", thread.syscall),
         None => thread.syscall.clone(),
