@@ -84,7 +84,10 @@ pub(super) fn not_found(
             format!("There is no module {name}{by}.{looked}{found}{absent_words}"),
         )
         .cause(cause)
-        .title(format!("no module named {name}"))
+        .title(match requested.filter(|requested| requested != name) {
+            Some(requested) => format!("no module named {name}, for {requested}"),
+            None => format!("no module named {name}"),
+        })
         .evidence(missing.mark.map(|mark| Evidence::new(mark, format!("No module named '{name}'"))))
         .evidence(
             trail.and_then(|trail| trail.searched_at).map(|mark| {

@@ -29,9 +29,7 @@ fn pipe_full(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let waits: Vec<(&StuckThread, u64)> = threads
         .into_iter()
         .filter(|(thread, until_ns)| {
-            WRITES.contains(&thread.syscall.as_str())
-                && thread.on.as_deref().is_some_and(|on| on.starts_with("pipe:"))
-                && until_ns.saturating_sub(thread.since_ns) >= STUCK_NS
+            is_full_pipe(thread) && until_ns.saturating_sub(thread.since_ns) >= STUCK_NS
         })
         .collect();
     let is_stuck = |pid: Pid| waits.iter().any(|(thread, _)| thread.pid == pid);
@@ -66,6 +64,12 @@ fn pipe_full(case: &Case<'_>, findings: &mut Vec<Finding>) {
             .remedy(remedy),
         );
     }
+}
+
+/// Whether a thread sits in a write to a pipe.
+pub(super) fn is_full_pipe(thread: &StuckThread) -> bool {
+    WRITES.contains(&thread.syscall.as_str())
+        && thread.on.as_deref().is_some_and(|on| on.starts_with("pipe:"))
 }
 
 fn fd(thread: &StuckThread) -> u64 {

@@ -8,9 +8,10 @@ use super::{
     catalogue::Code,
     ends,
     finding::{Evidence, Finding},
+    output,
 };
 use crate::{
-    event::{Pid, Tid},
+    event::{Pid, SocketId, Tid},
     model::{
         dramatiq::{QueueKind, Remark, Role, queue_kind},
         mark::Mark,
@@ -27,11 +28,13 @@ pub(super) const RULES: &[Rule] = &[actors_blocked];
 
 /// A worker that settled nothing for so long, while threads of it sat in calls since a delivery, is blocked; without such threads twice as
 /// long.
-const QUIET_NS: u64 = 3_000_000_000;
+const QUIET_NS: u64 = 2_000_000_000;
 /// A thread that sat in one call for so long is stuck; one that waits for work comes round every second (`worker.py`, `worker_timeout`).
-const STUCK_NS: u64 = 2_000_000_000;
+const STUCK_NS: u64 = 1_500_000_000;
 /// dramatiq's own number of threads, where none is given (2.2, `cli.py`).
 const DEFAULT_THREADS: i64 = 8;
+/// Connections are closed so long before the end of their process, at the most.
+const CLOSING_NS: u64 = 5_000_000_000;
 /// A call that was entered so long before a delivery was told of is still one that follows it.
 const EARLY_NS: u64 = 50_000_000;
 
@@ -59,9 +62,11 @@ fn blocked(case: &Case<'_>, process: &Process, held: &[&Held]) -> Option<Finding
     let pid = process.pid;
     let work = case.model.amqp.lives.outcomes.of(pid)?;
     let threads = threads(case, pid)?;
-    let until_ns = until_ns(case, process);
+    // Also while it is asked to stop: what can end then ends.
+    let until_ns = process.exit.as_ref().map_or_else(|| case.ended_ns(), |exit| exit.at_ns);
     let in_time = |held: &&&Held| {
-        held.delivered.at_ns < until_ns && held.returned.is_none_or(|mark| mark.at_ns + EARLY_NS >= until_ns)
+        held.delivered.at_ns < until_ns
+            && held.returned.is_none_or(|mark| mark.at_ns + CLOSING_NS >= until_ns)
     };
     let held: Vec<&&Held> = held.iter().filter(in_time).collect();
     let first = held.iter().min_by_key(|held| held.delivered.at_ns)?;
@@ -75,12 +80,16 @@ fn blocked(case: &Case<'_>, process: &Process, held: &[&Held]) -> Option<Finding
     }
     let stuck = stuck(case, process, first.delivered.at_ns, until_ns);
     let busy = held.len() as u64 >= threads;
+    // They wait for whoever reads their output: that is another finding too.
+    if stuck.iter().any(|(thread, _)| output::is_full_pipe(thread)) {
+        return None;
+    }
     // One long message keeps nobody waiting, unless nothing was ever settled.
     if !(busy || work.acked == 0) || (stuck.is_empty() && (quiet_ns < 2 * QUIET_NS || !busy)) {
         return None;
     }
     let count = units::counted(held.len() as u64, "message");
-    let mut waits: Vec<String> = stuck.iter().map(|(thread, _)| wait_words(thread)).collect();
+    let mut waits: Vec<String> = stuck.iter().map(|(thread, _)| wait_words(case, thread)).collect();
     waits.sort();
     waits.dedup();
     let what = match waits.as_slice() {
@@ -119,7 +128,7 @@ fn blocked(case: &Case<'_>, process: &Process, held: &[&Held]) -> Option<Finding
     let mut finding = Finding::new(Code::ActorsBlocked, case.confidence(base, &[Kind::Streams]), summary)
         .cause(limit.map(|_| "time-limit-ineffective"))
         .title(match stuck.first() {
-            Some((thread, _)) => format!("{who} waits in {} and does not end", wait_words(thread)),
+            Some((thread, _)) => format!("{who} waits in {} and does not end", wait_words(case, thread)),
             None => format!("{who} does not end"),
         })
         .about(case.subject(pid))
@@ -134,7 +143,7 @@ fn blocked(case: &Case<'_>, process: &Process, held: &[&Held]) -> Option<Finding
                 format!(
                     "thread {} in {} for {}",
                     thread.tid,
-                    wait_words(thread),
+                    wait_words(case, thread),
                     units::duration(until_ns.saturating_sub(thread.since_ns))
                 ),
             )
@@ -193,7 +202,17 @@ fn stuck<'a>(
         .collect()
 }
 
-pub(super) fn wait_words(thread: &StuckThread) -> String {
+/// What a thread sits in: the call, and the other end of its socket or the file.
+pub(super) fn wait_words(case: &Case<'_>, thread: &StuckThread) -> String {
+    let socket =
+        thread.on.as_deref().and_then(|on| on.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+    let peer = socket.and_then(|socket| {
+        let connections = case.model.connections.iter().filter(|one| one.socket == SocketId(socket));
+        connections.last().and_then(|one| one.peer.get())
+    });
+    if let Some(peer) = peer {
+        return format!("{} from {peer}", thread.syscall);
+    }
     match &thread.on {
         Some(on) => format!("{} on {on}", thread.syscall),
         None => thread.syscall.clone(),

@@ -6,6 +6,8 @@ use crate::event::{Body, Event, Hop, NoteLevel, Pid, Sender, Tid};
 
 /// Signals told apart by receiver, number and sender.
 const MAX_SIGNALS: usize = 500;
+/// ERESTARTSYS, the first of the kernel's own results for a call that a signal broke off (`include/linux/errno.h`).
+const FIRST_RESTART: i64 = -512;
 /// Threads followed while they sit in a call, and kinds of past waits kept.
 const MAX_STUCK: usize = 20_000;
 const MAX_WAITS: usize = 500;
@@ -66,6 +68,8 @@ pub struct Troubles {
     /// Signals that are not among the others because there were too many kinds of them.
     pub signals_left_out: u64,
     stuck: HashMap<Tid, StuckThread>,
+    /// Threads whose call was broken off to be restarted, and when: what a signal that kills does first.
+    broken_off: HashMap<Tid, (StuckThread, u64)>,
     /// Threads that sat in a call until they ended, and when that was.
     died: Vec<(StuckThread, u64)>,
     /// Waits that ended, by process and call.
@@ -135,10 +139,15 @@ impl Troubles {
                     args: *args,
                     event: id,
                 };
+                self.broken_off.remove(&event.tid);
                 self.stuck.insert(event.tid, thread);
             }
-            Body::Unstuck { syscall, since_ns, .. } => {
-                self.stuck.remove(&event.tid);
+            Body::Unstuck { syscall, since_ns, result } => {
+                let thread = self.stuck.remove(&event.tid);
+                let kept = |_: &StuckThread| *result <= FIRST_RESTART && self.broken_off.len() < MAX_STUCK;
+                if let Some(thread) = thread.filter(kept) {
+                    self.broken_off.insert(event.tid, (thread, event.at_ns));
+                }
                 let key = (event.pid, syscall.clone());
                 if self.waits.len() < MAX_WAITS || self.waits.contains_key(&key) {
                     let waits = self.waits.entry(key).or_default();
@@ -147,16 +156,16 @@ impl Troubles {
                 }
             }
             Body::ThreadExit { .. } => {
-                if let Some(thread) = self.stuck.remove(&event.tid) {
+                let broken = self.broken_off.remove(&event.tid).map(|(thread, _)| thread);
+                if let Some(thread) = self.stuck.remove(&event.tid).or(broken) {
                     self.dead(thread, event.at_ns);
                 }
             }
             Body::Exit { .. } => {
-                let gone: Vec<StuckThread> = self
-                    .stuck
-                    .extract_if(|_, thread| thread.pid == event.pid)
-                    .map(|(_, thread)| thread)
-                    .collect();
+                let stuck =
+                    self.stuck.extract_if(|_, thread| thread.pid == event.pid).map(|(_, thread)| thread);
+                let broken = self.broken_off.extract_if(|_, (thread, _)| thread.pid == event.pid);
+                let gone: Vec<StuckThread> = stuck.chain(broken.map(|(_, (thread, _))| thread)).collect();
                 gone.into_iter().for_each(|thread| self.dead(thread, event.at_ns));
             }
             Body::Lost { hop, what, count, .. } => {
