@@ -260,7 +260,7 @@ fn cause(case: &Case<'_>, pid: Pid, missing: &Missing, command: Option<&Command>
             (false, false) => None,
         };
     }
-    if is_near || (has_absent && !of_disk.is_some_and(|search| search.installed.is_some())) {
+    if is_near || (has_absent && of_disk.is_none_or(|search| search.installed.is_none())) {
         return Some("pythonpath-missing");
     }
     // Of an own package that was found: the name is wrong, nothing has to be installed.

@@ -104,8 +104,8 @@ fn outlived(case: &Case<'_>, worker: &Process, at_ns: u64) -> bool {
 /// Alike: a module that no longer imports after the change, whose workers were started.
 fn reexec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
     for process in case.model.processes.iter() {
-        let hups = case.model.signals.sent(process.pid).iter().filter(|sent| sent.signal == SIGHUP);
-        let Some(hup) = hups.last() else { continue };
+        let mut hups = case.model.signals.sent(process.pid).iter().filter(|sent| sent.signal == SIGHUP);
+        let Some(hup) = hups.next_back() else { continue };
         let was_master = case
             .model
             .processes

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The rules of this family.
-pub(super) const RULES: &[Rule] = &[pipe_full, output_lost];
+pub(super) const RULES: &[Rule] = &[pipe_full, output_lost, log_file];
 
 /// A thread that sat in a write for so long waits for a reader.
 const STUCK_NS: u64 = 2_000_000_000;
@@ -25,6 +25,12 @@ const GONE: [i32; 3] = [32, 5, 28];
 /// write into a pipe of their parent's, which writes on: where both wait, the parent's reader is the one to blame. Alike: a reader that is
 /// slow, whose writers come round.
 fn pipe_full(case: &Case<'_>, findings: &mut Vec<Finding>) {
+    // Where nobody reads because there is no file to write to, that is what is to be mended.
+    let mut log = Vec::new();
+    log_file(case, &mut log);
+    if !log.is_empty() {
+        return;
+    }
     let threads = case.model.troubles.stuck_to_the_end(case.ended_ns());
     let waits: Vec<(&StuckThread, u64)> = threads
         .into_iter()
@@ -156,4 +162,50 @@ fn output_lost(case: &Case<'_>, findings: &mut Vec<Finding>) {
             .remedy("keep the reader of its output alive, or send the output to a file"),
         );
     }
+}
+
+/// The file of `--log-file` could not be opened: dramatiq opens it in the thread that passes on what the workers say (2.2, `cli.py`,
+/// `watch_logs`), which ends by it. What workers say then fills their pipe, and they wait in it. A warning while messages are acknowledged.
+fn log_file(case: &Case<'_>, findings: &mut Vec<Finding>) {
+    for master in case.masters() {
+        let Some(file) = case.argv(master.pid).and_then(log_file_of) else { continue };
+        let named =
+            |path: &str| path == file || path.ends_with(&format!("/{}", file.trim_start_matches("./")));
+        let refused = case
+            .model
+            .files
+            .refused
+            .iter()
+            .find(|((path, _), refused)| refused.pid == master.pid && named(path));
+        let Some(((path, errno), refused)) = refused else { continue };
+        let acked = case.model.amqp.lives.outcomes.iter().map(|(_, work)| work.last_acked);
+        let goes_on = acked.flatten().any(|last| last.at_ns > refused.first_ns);
+        let mark = Mark {
+            event: refused.event,
+            at_ns: refused.first_ns,
+            pid: master.pid,
+            tid: crate::event::Tid(master.pid.0),
+        };
+        let errno = names::errno(*errno);
+        findings.push(
+            Finding::new(
+                Code::OutputLost,
+                0.95,
+                format!("The log file {path} could not be opened ({errno}): nobody passes on what the workers say, and their pipe fills up."),
+            )
+            .title(format!("the log file {path} cannot be opened: {errno}"))
+            .severity(if goes_on { Severity::Warning } else { Severity::Failure })
+            .about(case.subject(master.pid))
+            .evidence([Evidence::new(mark, format!("open {path}: {errno}"))])
+            .remedy(format!("make the folder of {path}, and let the worker's user write there")),
+        );
+    }
+}
+
+/// The file that `--log-file` names.
+fn log_file_of(argv: &[String]) -> Option<&str> {
+    argv.iter().enumerate().find_map(|(index, word)| match word.as_str() {
+        "--log-file" => argv.get(index + 1).map(String::as_str),
+        word => word.strip_prefix("--log-file="),
+    })
 }

@@ -32,6 +32,9 @@ enum Why {
     Exhausted,
 }
 
+/// Why, which actor, which queue.
+type Group<'a> = (Why, Option<&'a str>, Option<&'a str>);
+
 /// A worker refused messages without requeue (`basic.nack`): RabbitMQ dead-letters them to `.XQ` (dramatiq 2.2, `brokers/rabbitmq.py`,
 /// `_build_queue_arguments`). Four things lead to it, told apart by the message first and by what the worker said of it second:
 ///
@@ -43,7 +46,7 @@ enum Why {
 /// Programs that are no dramatiq workers refuse what they like: of them nothing is concluded.
 fn refused(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let refusals = case.model.amqp.lives.outcomes.refusals();
-    let mut groups: BTreeMap<(Why, Option<&str>, Option<&str>), Vec<&Refusal>> = BTreeMap::new();
+    let mut groups: BTreeMap<Group<'_>, Vec<&Refusal>> = BTreeMap::new();
     for refusal in refusals.iter().filter(|refusal| case.role(refusal.refused.pid) == Role::Worker) {
         let key = (why(case, refusal), refusal.about.actor.as_deref(), refusal.about.queue.as_deref());
         groups.entry(key).or_default().push(refusal);

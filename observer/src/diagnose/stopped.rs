@@ -27,6 +27,9 @@ const STOPS: [i32; 4] = [19, 20, 21, 22];
 fn stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let before = findings.len();
     for process in ends::that_matter(case) {
+        if of_an_earlier_run(case, process) {
+            continue;
+        }
         // The workers of a master that was asked itself were asked by it.
         if case.role(process.pid) == Role::Worker && parent_was_asked(case, process) {
             continue;
@@ -94,10 +97,19 @@ fn asked_to_stop(case: &Case<'_>, process: &Process, asked: Asked<'_>, killed: O
 
 /// Whether a stop was asked for by somebody else than the observer: then that is the news, whatever went well before.
 pub(super) fn is_news(case: &Case<'_>) -> bool {
-    ends::that_matter(case).into_iter().chain(case.root()).any(|process| match ends::end(case, process) {
+    let all = ends::that_matter(case).into_iter().chain(case.root());
+    all.filter(|process| !of_an_earlier_run(case, process)).any(|process| match ends::end(case, process) {
         Some(End::Obeyed(asked) | End::Forced { asked, .. }) => asked.is_news(),
         _ => false,
     })
+}
+
+/// A worker of a master that has executed itself anew since: its end was the reload, no stop.
+fn of_an_earlier_run(case: &Case<'_>, worker: &Process) -> bool {
+    let Some(exit) = &worker.exit else { return false };
+    let master = worker.parent.and_then(|parent| case.model.processes.get(parent));
+    case.role(worker.pid) == Role::Worker
+        && master.and_then(Process::program).is_some_and(|program| program.mark.at_ns >= exit.at_ns)
 }
 
 fn parent_was_asked(case: &Case<'_>, worker: &Process) -> bool {

@@ -43,15 +43,19 @@ fn rank(finding: &Finding, was_stopped: bool) -> (u8, Class, u8, u8, u64) {
     let tier = match (finding.severity, class) {
         (Severity::Failure, _) => 0,
         (_, Class::Well) => 1,
+        // That nothing is due yet is an answer; that the observer ended its own observation is none.
+        (Severity::Warning, _) if finding.code == Code::MessageDelayed && !was_stopped => 1,
         (Severity::Warning, _) => 2,
         (Severity::Ok, _) => 3,
     };
     let first_ns = finding.evidence.iter().map(|evidence| evidence.at_ns).min().unwrap_or(u64::MAX);
     let turn = match finding.code {
         Code::Stopped if was_stopped => 0,
-        Code::Stopped => 2,
+        Code::Stopped => 3,
+        Code::MessageDelayed => 2,
         _ => 1,
     };
+    let class = if tier == 1 { Class::Well } else { class };
     (tier, class, turn, finding.rung as u8, first_ns)
 }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     amqp::{dramatiq::DramatiqMessage, message::Message},
     event::{Body, Event, OutputStream, Pid},
+    python,
 };
 
 /// What a worker writes when every module is imported and its threads are about to start (dramatiq 2.2, `cli.py`).
@@ -115,9 +116,7 @@ fn exception(traceback: &str) -> Option<String> {
 /// Whether a process runs dramatiq's command line.
 fn is_master(process: &Process) -> bool {
     let Some(argv) = process.program().and_then(|program| program.argv.get()) else { return false };
-    let module = argv.windows(2).any(|words| {
-        matches!(words, [flag, module] if flag == "-m" && matches!(module.as_str(), "dramatiq" | "dramatiq.__main__"))
-    }) || argv.iter().any(|word| word == "-mdramatiq");
+    let module = matches!(python::module_of(argv), Some("dramatiq" | "dramatiq.__main__"));
     let script = |word: &String| matches!(word.rsplit('/').next(), Some("dramatiq" | "dramatiq-gevent"));
     // A shell, sudo or env that was told to run it is not it.
     let python = argv

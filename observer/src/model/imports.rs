@@ -145,10 +145,8 @@ impl Trail {
         self.run.clear();
         self.loaded_since = true;
         match module.owner {
-            Owner::Own => {
-                if self.last_own.as_ref().is_none_or(|(path, _)| *path != module.path) {
-                    self.last_own = Some((module.path, mark));
-                }
+            Owner::Own if self.last_own.as_ref().is_none_or(|(path, _)| *path != module.path) => {
+                self.last_own = Some((module.path, mark));
             }
             Owner::Package(package) if package == "dramatiq" && self.dramatiq.len() < MAX_DRAMATIQ => {
                 if let Some((_, inside)) = module.path.rsplit_once("-packages/dramatiq/") {

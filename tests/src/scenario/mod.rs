@@ -69,25 +69,11 @@ pub fn run(options: &Options) -> Result<Totals> {
     // Those with a node of their own take turns: one thread begins with them, so that none waits for its turn in vain.
     let own = Mutex::new(VecDeque::from(own));
     let others = Mutex::new(VecDeque::from(others));
-    let work = |queues: &[&Mutex<VecDeque<&Scenario>>]| {
-        let next = || {
-            queues.iter().find_map(|queue| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front())
-        };
-        while let Some(scenario) = next() {
-            let done = run::run(scenario, &lab);
-            let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-            if options.twice && !done.judgement.outcome.is_fine() && scenario.not_yet.is_none() {
-                table.again(scenario, &done);
-                once_more.lock().unwrap_or_else(PoisonError::into_inner).push(scenario);
-            } else {
-                table.add(scenario, done);
-            }
-        }
-    };
+    let floor = Floor { lab: &lab, table: &table, once_more: options.twice.then_some(&once_more) };
     std::thread::scope(|scope| {
-        scope.spawn(|| work(&[&own, &others]));
+        scope.spawn(|| floor.work(&[&own, &others]));
         for _ in 1..options.jobs.max(1) {
-            scope.spawn(|| work(&[&others]));
+            scope.spawn(|| floor.work(&[&others]));
         }
     });
     // Alone, where the machine's load is no excuse any more.
@@ -96,6 +82,34 @@ pub fn run(options: &Options) -> Result<Totals> {
         table.lock().unwrap_or_else(PoisonError::into_inner).add(scenario, done);
     }
     Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+}
+
+/// Where scenarios are run side by side.
+struct Floor<'l, 's> {
+    lab: &'l Lab<'l>,
+    table: &'l Mutex<table::Table>,
+    /// Where those go that are to be tried once more; `None`: nothing is.
+    once_more: Option<&'l Mutex<Vec<&'s Scenario>>>,
+}
+
+impl<'s> Floor<'_, 's> {
+    /// Runs what is in these queues until they are empty, from the first that has something.
+    fn work(&self, queues: &[&Mutex<VecDeque<&'s Scenario>>]) {
+        let next = || {
+            queues.iter().find_map(|queue| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front())
+        };
+        while let Some(scenario) = next() {
+            let done = run::run(scenario, self.lab);
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.once_more {
+                Some(once_more) if !done.judgement.outcome.is_fine() && scenario.not_yet.is_none() => {
+                    table.again(scenario, &done);
+                    once_more.lock().unwrap_or_else(PoisonError::into_inner).push(scenario);
+                }
+                _ => table.add(scenario, done),
+            }
+        }
+    }
 }
 
 /// Runs nothing, and prints what there is.
