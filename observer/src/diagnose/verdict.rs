@@ -7,13 +7,15 @@ use super::{
     finding::{Finding, Verdict},
     stopped,
 };
-use crate::words::units;
+use crate::{event::Pid, model::ladder::Rung, words::units};
 
 /// Orders findings, puts those of several processes together, and takes the first as the verdict.
 ///
 /// Precedence: what ended a process; then the lowest rung that broke; then how messages were settled; then what went well. Warnings come
 /// after all failures: beside a worker that consumes they are no verdict.
 pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
+    let mut findings = findings;
+    yield_to_causes(&mut findings);
     let mut findings = merge(findings);
     let was_stopped = stopped::is_news(case);
     findings.sort_by(|a, b| {
@@ -34,6 +36,24 @@ pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
         findings.insert(0, first);
     }
     Explanation { verdict, findings }
+}
+
+/// An exception at the top level of a module or script that connects there is what a fault of the connection looks like in Python: where
+/// the sockets or the broker's own words say what that was, the exception only repeats it.
+fn yield_to_causes(findings: &mut [Finding]) {
+    let explained: Vec<Pid> = findings
+        .iter()
+        .filter(|finding| {
+            let class = finding.code.entry().class;
+            finding.severity == Severity::Failure && class == Class::Broken && finding.rung >= Rung::Connect
+        })
+        .filter_map(|finding| Some(finding.process?.pid))
+        .collect();
+    for finding in findings.iter_mut().filter(|finding| finding.code == Code::ImportException) {
+        if finding.process.is_some_and(|subject| explained.contains(&subject.pid)) {
+            finding.severity = Severity::Warning;
+        }
+    }
 }
 
 /// A warning alone decides only where nothing went well: a session with no other finding. That somebody else stopped a worker that was fine
