@@ -201,8 +201,11 @@ fn origin<'a>(case: &Case<'a>, process: &Process, sent: &'a Sent, depth: u32) ->
     else {
         return here;
     };
+    // What came before it executed itself anew was another request.
+    let since_ns = above.program().map_or(0, |program| program.mark.at_ns);
     let earlier = case.model.signals.sent(above.pid).iter().find(|earlier| {
         REQUESTS.contains(&earlier.signal)
+            && earlier.mark.at_ns >= since_ns.min(sent.mark.at_ns)
             && earlier.mark.at_ns <= sent.mark.at_ns
             && earlier.mark != sent.mark
     });

@@ -239,7 +239,8 @@ fn blocked(case: &Case<'_>, findings: &mut Vec<Finding>) {
             continue;
         }
         let Some(trail) = case.model.imports.of(worker.pid) else { continue };
-        let wait = trail.wait.as_ref().filter(|wait| {
+        let waits = trail.wait.iter().chain(&trail.long_wait);
+        let wait = waits.into_iter().find(|wait| {
             wait.until_ns.is_none_or(|end| end >= until_ns)
                 && until_ns.saturating_sub(wait.since_ns) >= BLOCKED_NS
                 && wait.since_ns >= begun
@@ -248,10 +249,12 @@ fn blocked(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let quiet_ns = until_ns.saturating_sub(silent);
         let module = trail.last_own.as_ref().map_or("a module", |(path, _)| path.as_str());
         let (what, since_ns, confidence, mark) = match wait {
-            Some(wait) => {
-                let on = wait.on.as_ref().map_or(String::new(), |on| format!(" on {on}"));
-                (format!("{}{on}", wait.syscall), wait.since_ns, 0.93, Some(wait.mark))
-            }
+            Some(wait) => (
+                process::on_words(case, &wait.syscall, wait.on.as_deref()),
+                wait.since_ns,
+                0.93,
+                Some(wait.mark),
+            ),
             None if quiet_ns >= SILENT_NS && trail.last_own.is_some() => {
                 ("code that makes no system call".to_owned(), silent, 0.7, trail.last_act)
             }

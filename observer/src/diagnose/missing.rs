@@ -191,8 +191,10 @@ pub(super) fn unnamed(
         return None;
     }
     let trail = case.model.imports.of(process.pid)?;
-    let mark = trail.searched_at.filter(|_| !trail.loaded_since)?;
-    let (path, opened) = trail.last_own.as_ref().filter(|(_, opened)| opened.event < mark.event)?;
+    let mark = trail.searched_at?;
+    // What an installed package looks for in vain it mostly can do without: nothing of one was opened in between.
+    let is_last = |opened: &Mark| trail.last_module == Some(*opened) && opened.event < mark.event;
+    let (path, opened) = trail.last_own.as_ref().filter(|(_, opened)| is_last(opened))?;
     let searched = trail.searched.join(", ");
     Some(
         Finding::new(

@@ -32,6 +32,10 @@ fn master_died(case: &Case<'_>, findings: &mut Vec<Finding>) {
             continue;
         }
         let end = ends::end(case, master);
+        // It was asked to end, and killed when it did not: what keeps its workers is another finding.
+        if matches!(end, Some(End::Aftermath | End::Forced { .. })) {
+            continue;
+        }
         // The observer kills what does not end in time; that it leaves something behind is not the worker's fault.
         if let Some(End::Obeyed(killed) | End::Forced { killed, .. }) = end
             && killed.by == By::Observer

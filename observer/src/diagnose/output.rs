@@ -28,7 +28,11 @@ fn pipe_full(case: &Case<'_>, findings: &mut Vec<Finding>) {
     // Where nobody reads because there is no file to write to, that is what is to be mended.
     let mut log = Vec::new();
     log_file(case, &mut log);
-    if !log.is_empty() {
+    // Nor where the reader is gone: what comes after it waits in vain.
+    let is_gone = case.model.outputs.iter().any(|(pid, _, written)| {
+        case.role(pid) == Role::Master && written.failed.is_some_and(|(_, errno)| GONE.contains(&errno))
+    });
+    if !log.is_empty() || is_gone {
         return;
     }
     let threads = case.model.troubles.stuck_to_the_end(case.ended_ns());
@@ -137,13 +141,16 @@ fn output_lost(case: &Case<'_>, findings: &mut Vec<Finding>) {
             28 => "the disk is full",
             _ => "the terminal is gone",
         };
-        let goes_on = case
-            .model
-            .amqp
-            .lives
-            .outcomes
-            .iter()
-            .any(|(_, work)| work.last_acked.is_some_and(|last| last.at_ns > mark.at_ns));
+        let waits = case.model.troubles.stuck_to_the_end(case.ended_ns());
+        let waits = waits.iter().any(|(thread, _)| is_full_pipe(thread));
+        let goes_on = !waits
+            && case
+                .model
+                .amqp
+                .lives
+                .outcomes
+                .iter()
+                .any(|(_, work)| work.last_acked.is_some_and(|last| last.at_ns > mark.at_ns));
         let part =
             if role == Role::Master { "The master, which passes on what its workers say," } else { "It" };
         findings.push(
@@ -179,7 +186,9 @@ fn log_file(case: &Case<'_>, findings: &mut Vec<Finding>) {
             .find(|((path, _), refused)| refused.pid == master.pid && named(path));
         let Some(((path, errno), refused)) = refused else { continue };
         let acked = case.model.amqp.lives.outcomes.iter().map(|(_, work)| work.last_acked);
-        let goes_on = acked.flatten().any(|last| last.at_ns > refused.first_ns);
+        let waits = case.model.troubles.stuck_to_the_end(case.ended_ns());
+        let waits = waits.iter().any(|(thread, _)| is_full_pipe(thread));
+        let goes_on = !waits && acked.flatten().any(|last| last.at_ns > refused.first_ns);
         let mark = Mark {
             event: refused.event,
             at_ns: refused.first_ns,

@@ -204,18 +204,20 @@ fn stuck<'a>(
 
 /// What a thread sits in: the call, and the other end of its socket or the file.
 pub(super) fn wait_words(case: &Case<'_>, thread: &StuckThread) -> String {
-    let socket =
-        thread.on.as_deref().and_then(|on| on.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+    on_words(case, &thread.syscall, thread.on.as_deref())
+}
+
+/// A call and what it waits on: the other end of a socket, a file.
+pub(super) fn on_words(case: &Case<'_>, syscall: &str, on: Option<&str>) -> String {
+    let socket = on.and_then(|on| on.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
     let peer = socket.and_then(|socket| {
         let connections = case.model.connections.iter().filter(|one| one.socket == SocketId(socket));
         connections.last().and_then(|one| one.peer.get())
     });
-    if let Some(peer) = peer {
-        return format!("{} from {peer}", thread.syscall);
-    }
-    match &thread.on {
-        Some(on) => format!("{} on {on}", thread.syscall),
-        None => thread.syscall.clone(),
+    match (peer, on) {
+        (Some(peer), _) => format!("{syscall} from {peer}"),
+        (None, Some(on)) => format!("{syscall} on {on}"),
+        (None, None) => syscall.to_owned(),
     }
 }
 

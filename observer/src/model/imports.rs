@@ -15,6 +15,8 @@ const MAX_PROCESSES: usize = 10_000;
 const MAX_SEARCHED: usize = 64;
 /// Modules of dramatiq in one process.
 const MAX_DRAMATIQ: usize = 200;
+/// A wait of so long is remembered beside the last one.
+const LONG_NS: u64 = 2_500_000_000;
 /// Answers of the disk.
 const MAX_ANSWERS: usize = 500;
 
@@ -50,10 +52,12 @@ pub struct Trail {
     pub resolved: Option<Mark>,
     /// The last wait of more than a second of its first thread.
     pub wait: Option<Wait>,
+    /// The wait before it, when it lasted: a signal breaks one off, and it is entered again.
+    pub long_wait: Option<Wait>,
     /// The last thing its first thread was seen to do, signals not counted.
     pub last_act: Option<Mark>,
-    /// Whether a module was loaded after that search.
-    pub loaded_since: bool,
+    /// The module opened last, whosever it is.
+    pub last_module: Option<Mark>,
     run: Vec<(String, Mark)>,
 }
 
@@ -114,6 +118,12 @@ impl Trail {
             Body::Stuck { syscall, since_ns, on, args } if is_first => {
                 let (syscall, on) = (syscall.clone(), on.get().cloned());
                 let (since_ns, args) = (*since_ns, *args);
+                let lasted = |wait: &Wait| {
+                    wait.until_ns.is_some_and(|end| end.saturating_sub(wait.since_ns) >= LONG_NS)
+                };
+                if self.wait.as_ref().is_some_and(lasted) {
+                    self.long_wait = self.wait.take();
+                }
                 self.wait = Some(Wait { mark, syscall, since_ns, until_ns: None, on, args });
                 return;
             }
@@ -143,7 +153,7 @@ impl Trail {
     fn opened(&mut self, mark: Mark, module: python::ModuleFile) {
         // The directories asked before it was found are no search in vain.
         self.run.clear();
-        self.loaded_since = true;
+        self.last_module = Some(mark);
         match module.owner {
             Owner::Own if self.last_own.as_ref().is_none_or(|(path, _)| *path != module.path) => {
                 self.last_own = Some((module.path, mark));
@@ -185,7 +195,6 @@ impl Trail {
         let run = std::mem::take(&mut self.run);
         if run.len() >= 2 && run.last().is_some_and(|(path, _)| is_library(path)) {
             self.searched_at = run.last().map(|(_, mark)| *mark);
-            self.loaded_since = false;
             self.searched = run.into_iter().map(|(path, _)| path).collect();
         }
     }

@@ -84,7 +84,7 @@ impl Met<'_> {
     }
 }
 
-/// The links of a process that was never let in by any broker, the last of each address.
+/// The links of a process that was never let in by any broker, of each address the last that tells something.
 fn strangers<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Met<'a>> {
     let mut last: BTreeMap<String, Met<'a>> = BTreeMap::new();
     // Where a broker answered, be it with a refusal, what the process speaks to elsewhere does not keep it from consuming.
@@ -93,7 +93,13 @@ fn strangers<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Met<'a>> {
     }
     for link in case.links(pid) {
         let met = Met { link, connection: case.model.connections.at(link.socket, link.opened.at_ns) };
-        last.insert(met.address(), met);
+        // One that has only just begun tells nothing yet.
+        let tells = met.link.spoke(Side::Server) != Spoke::Silence
+            || met.ended_by_peer()
+            || met.lasted_ns(case) >= SILENCE_NS;
+        if tells || !last.contains_key(&met.address()) {
+            last.insert(met.address(), met);
+        }
     }
     last.into_values().collect()
 }
