@@ -1,11 +1,11 @@
 //! Folds a finished session once: into a model, and on the way into its derived tables. Knows sessions and the model; neither knows
 //! the other.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::mpsc, thread};
 
 use crate::{
     amqp::{conversation::What, method::Side},
-    event::Body,
+    event::{Body, Event},
     model::{
         Model,
         amqp::{Mark, Said},
@@ -35,10 +35,7 @@ pub fn fold(
     let started_ns = session.header().started_ns;
     let Some(derived) = derived else {
         let mut model = Model::new(started_ns);
-        session.events(filter, |id, event| {
-            model.add(id, &event);
-            ControlFlow::Continue(())
-        })?;
+        read_ahead(session, filter, |id, event| model.add(id, &event))?;
         model.finish();
         return Ok(model);
     };
@@ -65,6 +62,41 @@ pub fn fold(
     result?;
     model.amqp.lives.take_done().try_for_each(|life| message(derived, &life))?;
     Ok(model)
+}
+
+/// Reads in one thread what is folded in another: each takes about as long as the other.
+fn read_ahead(
+    session: &Session,
+    filter: &Filter,
+    mut each: impl FnMut(u64, Event),
+) -> Result<(), SessionError> {
+    /// Events handed over at once, and such batches on their way: bounds memory.
+    const BATCH: usize = 1_024;
+    const ON_THEIR_WAY: usize = 8;
+    let (sender, receiver) = mpsc::sync_channel::<Vec<(u64, Event)>>(ON_THEIR_WAY);
+    let path = session.path();
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            // A connection cannot be shared between threads.
+            let session = Session::open(path)?;
+            let mut batch = Vec::with_capacity(BATCH);
+            session.events(filter, |id, event| {
+                batch.push((id, event));
+                if batch.len() < BATCH {
+                    return ControlFlow::Continue(());
+                }
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+                if sender.send(full).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            // Nobody listens any more: then nobody misses the rest.
+            drop(sender.send(batch));
+            Ok(())
+        });
+        for (id, event) in receiver.iter().flatten() {
+            each(id, event);
+        }
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn method(derived: &Derived<'_>, said: &Said<'_>) -> Result<(), SessionError> {

@@ -50,6 +50,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     heading("A worker that works");
     demo.attach(WORKING, "10s", &broker.url())?;
 
+    heading("What it did: processes, imports by file, connections, exits");
+    demo.show(&["show", WORKING, "--summary"])?;
+
     heading("What became of each message, and who consumes what");
     demo.show(&["show", WORKING, "--messages"])?;
     demo.show(&["show", WORKING, "--queues"])?;
@@ -57,6 +60,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     heading("The same worker, with a broker URL that is wrong by its port");
     let nobody = TcpListener::bind("127.0.0.1:0").context("cannot bind on 127.0.0.1")?.local_addr()?;
     demo.attach(FAILING, "10s", &format!("amqp://guest:guest@{nobody}"))?;
+
+    heading("What differs between the two, the likeliest cause first");
+    demo.show(&["diff", WORKING, FAILING])?;
 
     heading("What was recorded");
     demo.show(&["ls"])?;

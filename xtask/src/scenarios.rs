@@ -56,7 +56,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 /// All of them, with this observer.
 pub(crate) fn options(program: PathBuf) -> Options {
-    Options { patterns: Vec::new(), jobs: JOBS, backend: BACKEND.into(), keep: None, program }
+    Options { patterns: Vec::new(), jobs: JOBS, backend: BACKEND.into(), twice: false, keep: None, program }
 }
 
 /// Runs these, and fails when anything is not right.

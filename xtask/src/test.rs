@@ -64,5 +64,5 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if scenario::file::chosen(&patterns).is_ok_and(|chosen| chosen.is_empty()) {
         return Ok(());
     }
-    scenarios::run(Options { patterns, ..scenarios::options(observer) })
+    scenarios::run(Options { patterns, twice: true, ..scenarios::options(observer) })
 }

@@ -26,6 +26,10 @@ pub struct DramatiqMessage {
     pub retries: Option<u64>,
     /// When it is due, in milliseconds since 1970.
     pub eta_ms: Option<u64>,
+    /// How old it may get before it is thrown away, in milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// How long it may run, in milliseconds.
+    pub time_limit_ms: Option<u64>,
     /// The last failure's traceback.
     pub traceback: Option<String>,
     /// Whether `observer send` sent it (or it is a retry of one that it sent).
@@ -95,6 +99,8 @@ impl DramatiqMessage {
         let message = Self {
             retries: option("retries").and_then(Value::as_u64),
             eta_ms: option("eta").and_then(Value::as_u64),
+            max_age_ms: option("max_age").and_then(Value::as_u64),
+            time_limit_ms: option("time_limit").and_then(Value::as_u64),
             traceback: option("traceback").and_then(Value::as_str).map(str::to_owned),
             is_canary: option(CANARY).and_then(Value::as_bool) == Some(true),
             message_id: text(raw.message_id),

@@ -113,3 +113,17 @@ pub fn reference() -> String {
     }
     page
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_catalogue_is_the_catalogue() {
+        let page = include_str!("../../CODES.md");
+        assert!(
+            page == reference(),
+            "make it anew: cargo run -p observer -- explain --list >observer/CODES.md"
+        );
+    }
+}

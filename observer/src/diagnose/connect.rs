@@ -68,12 +68,10 @@ fn failed<'a>(case: &'a Case<'_>, pid: Pid, is_so: impl Fn(&Connection) -> bool)
     let attempts: Vec<&Connection> = later.into_iter().map(|(one, _)| one).collect();
     let span_ns = last.at_ns.saturating_sub(attempts.first()?.at_ns);
     let waited_ns = case.ended_ns().saturating_sub(last.at_ns);
-    // Something that went well just before, and a recording that ends at once: it may be on its way.
-    let is_settled = if better_ns.is_some() {
-        span_ns >= SETTLED_NS
-    } else {
-        span_ns >= SETTLED_NS || waited_ns >= SETTLED_NS || peers::failed_exit(case, pid).is_some()
-    };
+    // After something that went well, a recording that ends at once proves nothing: it may be on its way.
+    let is_settled = better_ns.is_none() || span_ns >= SETTLED_NS;
+    let may_come = span_ns < SETTLED_NS && waited_ns < SETTLED_NS && peers::failed_exit(case, pid).is_none();
+    let likelihood = if may_come { likelihood * 0.7 } else { likelihood };
     is_settled.then_some(Failed { attempts, peer, likelihood })
 }
 

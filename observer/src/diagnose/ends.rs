@@ -126,11 +126,27 @@ pub(super) fn end<'a>(case: &Case<'a>, process: &'a Process) -> Option<End<'a>> 
     Some(match asked {
         Some(asked) if asked.by == By::Aftermath => End::Aftermath,
         Some(asked) if asked.signal != signal => End::Forced { asked, killed },
+        // Who asks a tree to end and then kills what has not, as a service manager does, has not made it fail.
+        None if tree_was_asked_before(case, killed.mark) => End::Aftermath,
         // The observer kills only what it has asked before.
         _ if killed.by == By::Observer => End::Obeyed(killed),
         _ => End::Killed(killed),
     })
 }
+
+/// Whether the observer's own first process, or a master, was asked to end before a moment.
+fn tree_was_asked_before(case: &Case<'_>, moment: Option<Mark>) -> bool {
+    let Some(moment) = moment else { return false };
+    case.root().into_iter().chain(case.masters()).any(|process| {
+        let requests = case.model.signals.sent(process.pid).iter();
+        let mut before =
+            requests.filter(|sent| REQUESTS.contains(&sent.signal) && sent.mark.at_ns < moment.at_ns);
+        before.any(|sent| sent.signal != SIGHUP && sent.mark.at_ns + PATIENCE_NS > moment.at_ns)
+    })
+}
+
+/// What asks before it kills waits so long at the most (systemd: `TimeoutStopSec`, 90 s).
+const PATIENCE_NS: u64 = 100_000_000_000;
 
 /// The request to end that a process was given before it did, since it runs its present program.
 pub(super) fn asked<'a>(case: &Case<'a>, process: &Process) -> Option<Asked<'a>> {
@@ -185,8 +201,11 @@ fn origin<'a>(case: &Case<'a>, process: &Process, sent: &'a Sent, depth: u32) ->
     else {
         return here;
     };
+    // What came before it executed itself anew was another request.
+    let since_ns = above.program().map_or(0, |program| program.mark.at_ns);
     let earlier = case.model.signals.sent(above.pid).iter().find(|earlier| {
         REQUESTS.contains(&earlier.signal)
+            && earlier.mark.at_ns >= since_ns.min(sent.mark.at_ns)
             && earlier.mark.at_ns <= sent.mark.at_ns
             && earlier.mark != sent.mark
     });

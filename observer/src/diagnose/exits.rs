@@ -11,9 +11,10 @@ use super::{
     finding::{Evidence, Finding},
 };
 use crate::{
-    event::{OutputStream, Pid},
-    model::{dramatiq::Role, ladder::Rung, mark::Mark, process::Process},
-    words::{names, units},
+    event::{Pid, Tid},
+    model::{dramatiq::Role, fault::Call, ladder::Rung, mark::Mark, process::Process},
+    python,
+    words::{capital, names, units},
 };
 
 /// The rules of this family.
@@ -185,7 +186,8 @@ fn exited_silently(case: &Case<'_>, findings: &mut Vec<Finding>) {
 /// Whether its end was one of run time: of a worker that was ready, or of another consumer that still consumed.
 fn left_at_run_time(case: &Case<'_>, process: &Process, code: i32) -> bool {
     match case.role(process.pid) {
-        Role::Worker => ends::was_ready(case, process.pid) == Some(true),
+        // One that was attached to was watched while it ran.
+        Role::Worker => ends::was_ready(case, process.pid) != Some(false),
         // Another program may well end when its work is done. Not so one that fails while it still consumes.
         Role::Program => {
             code != 0
@@ -225,11 +227,6 @@ pub(super) fn part(case: &Case<'_>, process: &Process) -> String {
     }
 }
 
-pub(super) fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 /// The end itself.
 pub(super) fn exit_evidence(process: &Process) -> Option<Evidence> {
     let exit = process.exit.as_ref()?;
@@ -241,12 +238,7 @@ pub(super) fn exit_evidence(process: &Process) -> Option<Evidence> {
         }
         _ => "ended".to_owned(),
     };
-    let mark = Mark {
-        event: exit.event,
-        at_ns: exit.at_ns,
-        pid: process.pid,
-        tid: crate::event::Tid(process.pid.0),
-    };
+    let mark = Mark { event: exit.event, at_ns: exit.at_ns, pid: process.pid, tid: Tid(process.pid.0) };
     Some(Evidence::new(mark, format!("process {} {how}", process.pid)))
 }
 
@@ -305,26 +297,16 @@ fn has_cpu_limit(process: &Process) -> bool {
     limits.is_some_and(|limits| limits.iter().any(|limit| limit.name == "CPU" && limit.soft.is_some()))
 }
 
-/// The innermost Python line that `faulthandler` wrote (CPython 3.12, `Python/traceback.c`, `_Py_DumpTracebackThreads`): of the thread
-/// it calls current.
+/// The Python line that `faulthandler` says the crash came from: the innermost of the user's own, else the innermost.
 fn python_stack(case: &Case<'_>, pid: Pid) -> Option<(String, Evidence)> {
-    let mut streams = case
-        .model
-        .outputs
-        .iter()
-        .filter(|(writer, stream, _)| *writer == pid && *stream != OutputStream::Pipe);
-    streams.find_map(|(_, _, written)| {
-        let lines = || written.last.iter().map(|line| String::from_utf8_lossy(line));
-        let current = lines().position(|line| line.starts_with("Current thread "))?;
-        let line = lines().skip(current).find_map(|line| {
-            let rest = line.trim().strip_prefix("File \"")?.to_owned();
-            let (file, rest) = rest.split_once("\", line ")?;
-            let (number, function) = rest.split_once(" in ")?;
-            Some(format!("{file}:{number} in {function}"))
-        })?;
-        let exit = case.model.processes.get(pid)?.exit.as_ref()?;
-        let mark = Mark { event: exit.event, at_ns: exit.at_ns, pid, tid: crate::event::Tid(pid.0) };
-        let evidence = Evidence::new(mark, format!("faulthandler wrote: {line}"));
-        Some((line, evidence))
-    })
+    let calls = case.model.faults.of(pid);
+    let own = |call: &&Call| {
+        // What runs from a string or is frozen has no file.
+        call.file.contains('/')
+            && python::module_file(&call.file).is_some_and(|module| module.owner == python::Owner::Own)
+    };
+    let call = calls.iter().find(own).or(calls.first())?;
+    let line = format!("{}:{} in {}", call.file, call.line, call.function);
+    let evidence = Evidence::new(call.mark, format!("faulthandler wrote: {line}"));
+    Some((line, evidence))
 }

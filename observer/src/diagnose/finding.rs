@@ -106,6 +106,13 @@ impl Finding {
         self
     }
 
+    /// As sure as this, from 0 to 1.
+    #[must_use]
+    pub fn confidence(mut self, confidence: f64) -> Self {
+        self.confidence = confidence;
+        self
+    }
+
     /// As bad as this.
     #[must_use]
     pub fn severity(mut self, severity: Severity) -> Self {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     amqp::{conversation::Spoke, method::Side},
     model::link::Link,
+    words::capital,
 };
 
 /// The rules of this family.
@@ -128,11 +129,6 @@ fn of_credential(case: &Case<'_>, link: &Link, confidence: f64) -> Finding {
     })
     .about(case.subject(link.opened.pid))
     .remedy(remedy)
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// `vhost-not-found`, `vhost-access-refused`, `connection-limit-reached`: `connection.close` 530 before a virtual host is open.

@@ -142,7 +142,7 @@ fn connection_lost(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let lost: Vec<&Broken<'_>> = all.iter().filter(|one| !one.has_recovered(case)).collect();
         let after = broken::since(case, pid, last.mark.at_ns);
         let is_failure = !lost.is_empty() && after.is_settled(case, pid, last.mark.at_ns);
-        let queues = broken::names(if lost.is_empty() { &all } else { &all });
+        let queues = broken::names(&all);
         let address =
             last.link.peer.get().map_or("the broker".to_owned(), |peer| format!("the broker at {peer}"));
         let then =

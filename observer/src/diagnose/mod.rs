@@ -18,13 +18,16 @@ pub mod finding;
 mod handshake;
 mod import;
 mod lost;
+mod missing;
 mod nothing;
 mod orphans;
+mod output;
 mod peers;
 mod process;
 mod refusals;
 mod setting;
 mod settle;
+mod shadow;
 mod stopped;
 mod verdict;
 mod well;
@@ -48,6 +51,7 @@ const RULES: &[&[Rule]] = &[
     lost::RULES,
     nothing::RULES,
     orphans::RULES,
+    output::RULES,
     process::RULES,
     setting::RULES,
     settle::RULES,

@@ -4,7 +4,7 @@ use super::{
     Rule,
     case::{Case, Kind},
     catalogue::Code,
-    ends::{self, End, SIGHUP, SIGKILL},
+    ends::{self, By, End, SIGHUP, SIGKILL},
     exits::exit_evidence,
     finding::{Evidence, Finding},
 };
@@ -31,7 +31,18 @@ fn master_died(case: &Case<'_>, findings: &mut Vec<Finding>) {
         if orphans.is_empty() {
             continue;
         }
-        let how = match ends::end(case, master) {
+        let end = ends::end(case, master);
+        // It was asked to end, and killed when it did not: what keeps its workers is another finding.
+        if matches!(end, Some(End::Aftermath | End::Forced { .. })) {
+            continue;
+        }
+        // The observer kills what does not end in time; that it leaves something behind is not the worker's fault.
+        if let Some(End::Obeyed(killed) | End::Forced { killed, .. }) = end
+            && killed.by == By::Observer
+        {
+            continue;
+        }
+        let how = match end {
             Some(End::Killed(killed) | End::Obeyed(killed) | End::Forced { killed, .. })
                 if exit.signal.is_some() =>
             {
@@ -97,8 +108,8 @@ fn outlived(case: &Case<'_>, worker: &Process, at_ns: u64) -> bool {
 /// Alike: a module that no longer imports after the change, whose workers were started.
 fn reexec_failed(case: &Case<'_>, findings: &mut Vec<Finding>) {
     for process in case.model.processes.iter() {
-        let hups = case.model.signals.sent(process.pid).iter().filter(|sent| sent.signal == SIGHUP);
-        let Some(hup) = hups.last() else { continue };
+        let mut hups = case.model.signals.sent(process.pid).iter().filter(|sent| sent.signal == SIGHUP);
+        let Some(hup) = hups.next_back() else { continue };
         let was_master = case
             .model
             .processes

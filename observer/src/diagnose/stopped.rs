@@ -5,12 +5,12 @@ use super::{
     case::{Case, Kind},
     catalogue::{Code, Severity},
     ends::{self, Asked, End},
-    exits::{capital, exit_evidence, part},
+    exits::{exit_evidence, part},
     finding::{Evidence, Finding},
 };
 use crate::{
     model::{dramatiq::Role, ladder::Rung, mark::Mark, process::Process},
-    words::{names, units},
+    words::{capital, names, units},
 };
 
 /// The rules of this family.
@@ -27,6 +27,9 @@ const STOPS: [i32; 4] = [19, 20, 21, 22];
 fn stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let before = findings.len();
     for process in ends::that_matter(case) {
+        if of_an_earlier_run(case, process) {
+            continue;
+        }
         // The workers of a master that was asked itself were asked by it.
         if case.role(process.pid) == Role::Worker && parent_was_asked(case, process) {
             continue;
@@ -38,6 +41,14 @@ fn stopped(case: &Case<'_>, findings: &mut Vec<Finding>) {
             }
             _ => {}
         }
+    }
+    // What had started dramatiq was asked, and did not pass it on.
+    if findings.len() == before
+        && let Some(root) = case.root()
+        && let Some(End::Obeyed(asked) | End::Forced { asked, .. }) = ends::end(case, root)
+        && ends::that_matter(case).iter().any(|process| process.alive())
+    {
+        findings.push(asked_to_stop(case, root, asked, None));
     }
     let own = case
         .ending
@@ -86,10 +97,19 @@ fn asked_to_stop(case: &Case<'_>, process: &Process, asked: Asked<'_>, killed: O
 
 /// Whether a stop was asked for by somebody else than the observer: then that is the news, whatever went well before.
 pub(super) fn is_news(case: &Case<'_>) -> bool {
-    ends::that_matter(case).into_iter().any(|process| match ends::end(case, process) {
+    let all = ends::that_matter(case).into_iter().chain(case.root());
+    all.filter(|process| !of_an_earlier_run(case, process)).any(|process| match ends::end(case, process) {
         Some(End::Obeyed(asked) | End::Forced { asked, .. }) => asked.is_news(),
         _ => false,
     })
+}
+
+/// A worker of a master that has executed itself anew since: its end was the reload, no stop.
+fn of_an_earlier_run(case: &Case<'_>, worker: &Process) -> bool {
+    let Some(exit) = &worker.exit else { return false };
+    let master = worker.parent.and_then(|parent| case.model.processes.get(parent));
+    case.role(worker.pid) == Role::Worker
+        && master.and_then(Process::program).is_some_and(|program| program.mark.at_ns >= exit.at_ns)
 }
 
 fn parent_was_asked(case: &Case<'_>, worker: &Process) -> bool {

@@ -7,13 +7,15 @@ use super::{
     finding::{Finding, Verdict},
     stopped,
 };
-use crate::words::units;
+use crate::{event::Pid, model::ladder::Rung, words::units};
 
 /// Orders findings, puts those of several processes together, and takes the first as the verdict.
 ///
 /// Precedence: what ended a process; then the lowest rung that broke; then how messages were settled; then what went well. Warnings come
 /// after all failures: beside a worker that consumes they are no verdict.
 pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
+    let mut findings = findings;
+    yield_to_causes(&mut findings);
     let mut findings = merge(findings);
     let was_stopped = stopped::is_news(case);
     findings.sort_by(|a, b| {
@@ -36,6 +38,24 @@ pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
     Explanation { verdict, findings }
 }
 
+/// An exception at the top level of a module or script that connects there is what a fault of the connection looks like in Python: where
+/// the sockets or the broker's own words say what that was, the exception only repeats it.
+fn yield_to_causes(findings: &mut [Finding]) {
+    let explained: Vec<Pid> = findings
+        .iter()
+        .filter(|finding| {
+            let class = finding.code.entry().class;
+            finding.severity == Severity::Failure && class == Class::Broken && finding.rung >= Rung::Connect
+        })
+        .filter_map(|finding| Some(finding.process?.pid))
+        .collect();
+    for finding in findings.iter_mut().filter(|finding| finding.code == Code::ImportException) {
+        if finding.process.is_some_and(|subject| explained.contains(&subject.pid)) {
+            finding.severity = Severity::Warning;
+        }
+    }
+}
+
 /// A warning alone decides only where nothing went well: a session with no other finding. That somebody else stopped a worker that was fine
 /// is news, and comes before what went well until then; that the observation ended is none, and comes after it.
 fn rank(finding: &Finding, was_stopped: bool) -> (u8, Class, u8, u8, u64) {
@@ -43,15 +63,19 @@ fn rank(finding: &Finding, was_stopped: bool) -> (u8, Class, u8, u8, u64) {
     let tier = match (finding.severity, class) {
         (Severity::Failure, _) => 0,
         (_, Class::Well) => 1,
+        // That nothing is due yet is an answer; that the observer ended its own observation is none.
+        (Severity::Warning, _) if finding.code == Code::MessageDelayed && !was_stopped => 1,
         (Severity::Warning, _) => 2,
         (Severity::Ok, _) => 3,
     };
     let first_ns = finding.evidence.iter().map(|evidence| evidence.at_ns).min().unwrap_or(u64::MAX);
     let turn = match finding.code {
         Code::Stopped if was_stopped => 0,
-        Code::Stopped => 2,
+        Code::Stopped => 3,
+        Code::MessageDelayed => 2,
         _ => 1,
     };
+    let class = if tier == 1 { Class::Well } else { class };
     (tier, class, turn, finding.rung as u8, first_ns)
 }
 

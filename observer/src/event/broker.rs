@@ -51,6 +51,12 @@ pub struct QueueSample {
     pub consumers: Option<u64>,
     /// `running`, `idle`, `flow`, …; `absent` when there is no such queue, `exclusive` when it is another connection's alone.
     pub state: Option<String>,
+    /// Messages published to it since it was made, as far as the broker counts (management API).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<u64>,
+    /// Messages delivered from it, or got, since it was made, again ones too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<u64>,
     /// Who was asked.
     pub how: Way,
     /// The observer's own queue: to be left out of every count.
@@ -90,6 +96,10 @@ pub struct BrokerConnection {
     /// That process's command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_command: Option<Vec<String>>,
+    /// The command line of that process's parent. A dramatiq worker shows its master's own: without this a worker that lost its master
+    /// looks like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_parent_command: Option<Vec<String>>,
     /// Who told.
     pub how: Way,
     /// The observer's own: to be left out of every count.

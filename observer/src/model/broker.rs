@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::mark::Mark;
 use crate::event::{
     Body, Event, Pid,
     broker::{BrokerConnection, BrokerConsumer, QueueSample, Way},
@@ -36,6 +37,10 @@ pub struct Sampled {
     pub event: u64,
     /// Since when every sample had messages ready; `None` when the last one had none, or did not tell.
     pub ready_since_ns: Option<u64>,
+    /// Messages delivered from it as counted first and last; what was not counted yet is 0.
+    pub delivered: Option<(u64, u64)>,
+    /// The most messages that were delivered and not settled.
+    pub most_unacked: u64,
     /// The most messages that were ready, and when.
     pub highest_ready: Option<(u64, u64)>,
     #[serde(skip)]
@@ -48,6 +53,12 @@ impl Sampled {
             && self.declared_ns.is_some_and(|declared_ns| at_ns < declared_ns + FRESH_NS);
         if sample.unacked.is_some() {
             self.unacked = sample.unacked;
+            self.most_unacked = self.most_unacked.max(sample.unacked.unwrap_or(0));
+        }
+        if sample.how == Way::Management {
+            let counted = sample.delivered.unwrap_or(0);
+            let first = self.delivered.map_or(counted, |(first, _)| first);
+            self.delivered = Some((first, counted));
         }
         if is_stale {
             return;
@@ -101,6 +112,10 @@ pub struct Client {
     pub local_pid: Option<Pid>,
     /// Its command line.
     pub local_command: Option<Vec<String>>,
+    /// Its parent's command line.
+    pub local_parent_command: Option<Vec<String>>,
+    /// Whether the broker takes no messages from it now: an alarm is set, and it tries to publish.
+    pub is_blocked: bool,
     /// When the broker first told of it.
     pub first_ns: u64,
     /// When the broker told that it is gone.
@@ -124,6 +139,10 @@ impl Client {
         learn(&mut self.connection_name, news.client_properties.get("connection_name"));
         learn(&mut self.local_pid, news.local_pid.as_ref());
         learn(&mut self.local_command, news.local_command.as_ref());
+        learn(&mut self.local_parent_command, news.local_parent_command.as_ref());
+        if let Some(state) = &news.state {
+            self.is_blocked = matches!(state.as_str(), "blocked" | "blocking");
+        }
         learn(&mut self.connected_at_ms, news.connected_at_ms.as_ref());
     }
 }
@@ -152,6 +171,7 @@ pub struct Tap {
 /// All that the broker said. The observer's own connections, consumers and queues are not in it.
 #[derive(Clone, Debug, Default)]
 pub struct Broker {
+    alarms: BTreeMap<(String, String), Mark>,
     queues: BTreeMap<QueueName, Sampled>,
     clients: BTreeMap<u64, Client>,
     names: HashMap<String, u64>,
@@ -183,6 +203,11 @@ impl Broker {
         self.taps.values()
     }
 
+    /// Resource alarms that are set: node, resource, and since when.
+    pub fn alarms(&self) -> Vec<(&str, &str, Mark)> {
+        self.alarms.iter().map(|((node, resource), mark)| (node.as_str(), resource.as_str(), *mark)).collect()
+    }
+
     /// The connection of a consumer, as far as it is known.
     pub fn client(&self, tap: &Tap) -> Option<&Client> {
         self.clients.get(&tap.client?)
@@ -200,6 +225,14 @@ impl Broker {
             }
             Body::BrokerConnection(connection) if !connection.ours => {
                 self.connection(event.at_ns, connection)
+            }
+            Body::BrokerAlarm(alarm) => {
+                let key = (alarm.node.clone(), alarm.resource.clone());
+                if !alarm.set {
+                    self.alarms.remove(&key);
+                } else if self.alarms.len() < MAX_KEPT {
+                    self.alarms.entry(key).or_insert(Mark::new(id, event));
+                }
             }
             Body::BrokerConsumer(consumer) if !consumer.ours => self.consumer(id, event.at_ns, consumer),
             _ => {}

@@ -8,10 +8,35 @@ use super::{
 use crate::{
     amqp::{dramatiq::DramatiqMessage, message::Message},
     event::{Body, Event, OutputStream, Pid},
+    python,
 };
 
 /// What a worker writes when every module is imported and its threads are about to start (dramatiq 2.2, `cli.py`).
 const READY: &[u8] = b"Worker process is ready for action.";
+
+/// Something dramatiq says in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remark {
+    /// An actor's time limit expired (`middleware/time_limit.py`).
+    TimeLimit,
+    /// A message is older than its actor accepts (`middleware/age_limit.py`).
+    AgeLimit,
+    /// A message names an actor that is not there (`worker.py`).
+    UndefinedActor,
+    /// A message was tried as often as it may be (`middleware/retries.py`).
+    RetriesExceeded,
+    /// A body could not be decoded (`brokers/rabbitmq.py`).
+    Undecodable,
+}
+
+/// The words, the same in dramatiq 1.17 and 2.2.
+pub(super) const REMARKS: [(Remark, &[u8]); 5] = [
+    (Remark::TimeLimit, b"Time limit exceeded. Raising exception"),
+    (Remark::AgeLimit, b"has exceeded its age limit"),
+    (Remark::UndefinedActor, b"Received message for undefined actor"),
+    (Remark::RetriesExceeded, b"Retries exceeded for message"),
+    (Remark::Undecodable, b"Failed to decode message"),
+];
 
 /// The part a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +99,9 @@ pub fn identify(message: &Message) -> Identity {
         retries: body.retries,
         eta_ms: body.eta_ms,
         failure: body.traceback.as_deref().and_then(exception),
+        made_ms: body.message_timestamp_ms,
+        max_age_ms: body.max_age_ms,
+        time_limit_ms: body.time_limit_ms,
     }
 }
 
@@ -88,9 +116,7 @@ fn exception(traceback: &str) -> Option<String> {
 /// Whether a process runs dramatiq's command line.
 fn is_master(process: &Process) -> bool {
     let Some(argv) = process.program().and_then(|program| program.argv.get()) else { return false };
-    let module = argv.windows(2).any(|words| {
-        matches!(words, [flag, module] if flag == "-m" && matches!(module.as_str(), "dramatiq" | "dramatiq.__main__"))
-    }) || argv.iter().any(|word| word == "-mdramatiq");
+    let module = matches!(python::module_of(argv), Some("dramatiq" | "dramatiq.__main__"));
     let script = |word: &String| matches!(word.rsplit('/').next(), Some("dramatiq" | "dramatiq-gevent"));
     // A shell, sudo or env that was told to run it is not it.
     let python = argv

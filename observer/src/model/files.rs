@@ -90,7 +90,11 @@ pub const fn is_missing(errno: i32) -> bool {
 impl Files {
     pub(super) fn add(&mut self, id: u64, event: &Event) {
         let Some(call) = event.body.file_call() else { return };
-        if is_missing(call.errno) {
+        let to_write = matches!(event.body, Body::Open(_)) && call.flags & O_ACCMODE != 0;
+        // A file that cannot be made is no search.
+        if is_missing(call.errno) && to_write {
+            self.refuse(id, event, call);
+        } else if is_missing(call.errno) {
             *self.missing.entry(event.pid).or_default() += 1;
         } else if call.errno != 0 {
             if matches!(event.body, Body::Open(_)) {

@@ -15,6 +15,8 @@ const MAX_PROCESSES: usize = 10_000;
 const MAX_SEARCHED: usize = 64;
 /// Modules of dramatiq in one process.
 const MAX_DRAMATIQ: usize = 200;
+/// A wait of so long is remembered beside the last one.
+const LONG_NS: u64 = 2_500_000_000;
 /// Answers of the disk.
 const MAX_ANSWERS: usize = 500;
 
@@ -50,8 +52,12 @@ pub struct Trail {
     pub resolved: Option<Mark>,
     /// The last wait of more than a second of its first thread.
     pub wait: Option<Wait>,
+    /// The wait before it, when it lasted: a signal breaks one off, and it is entered again.
+    pub long_wait: Option<Wait>,
     /// The last thing its first thread was seen to do, signals not counted.
     pub last_act: Option<Mark>,
+    /// The module opened last, whosever it is.
+    pub last_module: Option<Mark>,
     run: Vec<(String, Mark)>,
 }
 
@@ -112,6 +118,12 @@ impl Trail {
             Body::Stuck { syscall, since_ns, on, args } if is_first => {
                 let (syscall, on) = (syscall.clone(), on.get().cloned());
                 let (since_ns, args) = (*since_ns, *args);
+                let lasted = |wait: &Wait| {
+                    wait.until_ns.is_some_and(|end| end.saturating_sub(wait.since_ns) >= LONG_NS)
+                };
+                if self.wait.as_ref().is_some_and(lasted) {
+                    self.long_wait = self.wait.take();
+                }
                 self.wait = Some(Wait { mark, syscall, since_ns, until_ns: None, on, args });
                 return;
             }
@@ -139,11 +151,12 @@ impl Trail {
     }
 
     fn opened(&mut self, mark: Mark, module: python::ModuleFile) {
+        // The directories asked before it was found are no search in vain.
+        self.run.clear();
+        self.last_module = Some(mark);
         match module.owner {
-            Owner::Own => {
-                if self.last_own.as_ref().is_none_or(|(path, _)| *path != module.path) {
-                    self.last_own = Some((module.path, mark));
-                }
+            Owner::Own if self.last_own.as_ref().is_none_or(|(path, _)| *path != module.path) => {
+                self.last_own = Some((module.path, mark));
             }
             Owner::Package(package) if package == "dramatiq" && self.dramatiq.len() < MAX_DRAMATIQ => {
                 if let Some((_, inside)) = module.path.rsplit_once("-packages/dramatiq/") {

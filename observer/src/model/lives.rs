@@ -10,6 +10,7 @@ use super::{
     amqp::{LinkId, Mark},
     held::{Held, MAX_HELD, Unsettled},
     message::{Confirmed, Identify, Identity, Life, Passage, Place, Settled, Settlement, Totals},
+    outcomes::Outcomes,
     queue::Queues,
 };
 use crate::amqp::message::{Carriage, Message};
@@ -81,6 +82,8 @@ pub struct Lives {
     done: Vec<Life>,
     /// Sums.
     pub totals: Totals,
+    /// What became of those that are over.
+    pub outcomes: Outcomes,
 }
 
 impl Lives {
@@ -99,6 +102,7 @@ impl Lives {
             wanted,
             done: Vec::new(),
             totals: Totals::default(),
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -216,6 +220,7 @@ impl Lives {
         queues: &mut Queues,
     ) {
         self.totals.delivered += 1;
+        self.outcomes.pace(mark, false);
         self.totals.redelivered += u64::from(delivered.redelivered);
         let identity = (self.identify)(message);
         if let Some(queue) = &delivered.queue {
@@ -346,6 +351,9 @@ impl Lives {
     }
 
     fn settle_one(&mut self, place: Place, how: Settled, mark: Mark, queues: &mut Queues) {
+        if matches!(how, Settled::Acked | Settled::Nacked | Settled::Rejected) {
+            self.outcomes.pace(mark, true);
+        }
         match how {
             Settled::Acked => self.totals.acked += 1,
             Settled::Nacked | Settled::Rejected => self.totals.refused += 1,
@@ -391,6 +399,9 @@ impl Lives {
             actor: identity.actor.clone(),
             is_canary: identity.is_canary,
             vhost,
+            made_ms: identity.made_ms,
+            max_age_ms: identity.max_age_ms,
+            time_limit_ms: identity.time_limit_ms,
             passages: VecDeque::new(),
             left_out: 0,
             over_at_ns: None,
@@ -416,6 +427,7 @@ impl Lives {
         if let Some(id) = &life.message_id {
             self.by_id.remove(id);
         }
+        self.outcomes.add(&life);
         if self.wanted {
             self.done.push(life);
         }

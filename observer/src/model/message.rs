@@ -28,6 +28,12 @@ pub struct Identity {
     pub eta_ms: Option<u64>,
     /// The type of the exception that made it a retry.
     pub failure: Option<String>,
+    /// When it was made, in milliseconds since 1970, by the sender's clock.
+    pub made_ms: Option<u64>,
+    /// How old it may get, in milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// How long it may run, in milliseconds.
+    pub time_limit_ms: Option<u64>,
 }
 
 /// Reads what a message says of itself.
@@ -154,6 +160,14 @@ pub struct Life {
     pub is_canary: bool,
     /// The virtual host, where known.
     pub vhost: Option<String>,
+    /// When it was made, in milliseconds since 1970, by the sender's clock.
+    pub made_ms: Option<u64>,
+    /// How old it may get, in milliseconds, where the message says so.
+    #[serde(skip)]
+    pub(super) max_age_ms: Option<u64>,
+    /// How long it may run, in milliseconds, where the message says so.
+    #[serde(skip)]
+    pub(super) time_limit_ms: Option<u64>,
     /// Its ways through queues, in order.
     pub passages: VecDeque<Passage>,
     /// Earlier passages that are not kept because there were too many.

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod consumer;
 pub mod dramatiq;
 pub mod exhausted;
+pub mod fault;
 pub mod files;
 pub mod held;
 pub mod hints;
@@ -17,10 +18,12 @@ pub mod lookups;
 pub mod mark;
 pub mod message;
 pub mod modules;
+pub mod outcomes;
 pub mod output;
 pub mod process;
 pub mod queue;
 pub mod reconcile;
+pub mod remarks;
 pub mod searches;
 pub mod signals;
 pub mod tracebacks;
@@ -64,6 +67,8 @@ pub struct Model {
     pub connections: connection::Connections,
     /// The output.
     pub outputs: output::Outputs,
+    /// What dramatiq said in words that are known.
+    pub remarks: remarks::Remarks,
     /// The exceptions that were printed.
     pub tracebacks: tracebacks::Tracebacks,
     /// Names that were looked up.
@@ -74,6 +79,8 @@ pub struct Model {
     pub hints: hints::Hints,
     /// Signals, stuck threads, losses, notes.
     pub troubles: trouble::Troubles,
+    /// What was said of crashes.
+    pub faults: fault::Faults,
     /// The signals of each process, in order.
     pub signals: signals::Signals,
     /// Programs that were looked for in vain.
@@ -100,11 +107,13 @@ impl Model {
             modules: modules::Modules::default(),
             connections: connection::Connections::default(),
             outputs: output::Outputs::default(),
+            remarks: remarks::Remarks::default(),
             tracebacks: tracebacks::Tracebacks::default(),
             lookups: lookups::Lookups::default(),
             exhaustion: exhausted::Exhaustion::default(),
             hints: hints::Hints::default(),
             troubles: trouble::Troubles::default(),
+            faults: fault::Faults::default(),
             signals: signals::Signals::default(),
             searches: searches::Searches::default(),
             amqp: amqp::Amqp::new(lives::Lives::new(dramatiq::identify, false)),
@@ -146,11 +155,13 @@ impl Model {
         let processes = &self.processes;
         let parent_of = |pid| processes.get(pid).and_then(|process| process.parent);
         self.outputs.add(id, event, parent_of);
+        self.remarks.add(id, event);
         self.tracebacks.add(id, event, parent_of);
         self.lookups.add(id, event);
         self.exhaustion.add(id, event);
         self.hints.add(id, event);
         self.troubles.add(id, event);
+        self.faults.add(id, event);
         self.signals.add(id, event);
         self.searches.add(id, event);
         self.broker.add(id, event);

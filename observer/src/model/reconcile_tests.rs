@@ -17,6 +17,8 @@ const RIVAL: u32 = 5000;
 
 fn sample(since_us: u64, how: Way, (vhost, queue): (&str, &str), ready: u64, consumers: u64) -> Event {
     let sample = QueueSample {
+        published: None,
+        delivered: None,
         vhost: vhost.into(),
         queue: queue.into(),
         ready: Some(ready),
@@ -46,6 +48,7 @@ fn consumer(since_us: u64, port: u16, queue: &str, present: bool, local_pid: Opt
         connected_at_ms: None,
         node: None,
         local_pid: local_pid.map(Pid),
+        local_parent_command: None,
         local_command: local_pid.map(|_| vec!["python".into(), "rival.py".into()]),
         how: Way::Management,
         ours: false,

@@ -6,6 +6,8 @@ use crate::event::{Body, Event, Hop, NoteLevel, Pid, Sender, Tid};
 
 /// Signals told apart by receiver, number and sender.
 const MAX_SIGNALS: usize = 500;
+/// ERESTARTSYS, the first of the kernel's own results for a call that a signal broke off (`include/linux/errno.h`).
+const FIRST_RESTART: i64 = -512;
 /// Threads followed while they sit in a call, and kinds of past waits kept.
 const MAX_STUCK: usize = 20_000;
 const MAX_WAITS: usize = 500;
@@ -66,6 +68,10 @@ pub struct Troubles {
     /// Signals that are not among the others because there were too many kinds of them.
     pub signals_left_out: u64,
     stuck: HashMap<Tid, StuckThread>,
+    /// Threads whose call was broken off to be restarted, and when: what a signal that kills does first.
+    broken_off: HashMap<Tid, (StuckThread, u64)>,
+    /// Threads that sat in a call until they ended, and when that was.
+    died: Vec<(StuckThread, u64)>,
     /// Waits that ended, by process and call.
     pub waits: BTreeMap<(Pid, String), Waits>,
     losses: HashMap<(Hop, String), u64>,
@@ -83,6 +89,21 @@ impl Troubles {
         let mut threads: Vec<_> = self.stuck.values().collect();
         threads.sort_by_key(|thread| (thread.since_ns, thread.tid));
         threads
+    }
+
+    /// Threads that sat in a call to the end of the recording or to their own, and until when, longest first.
+    pub fn stuck_to_the_end(&self, ended_ns: u64) -> Vec<(&StuckThread, u64)> {
+        let living = self.stuck.values().map(|thread| (thread, ended_ns));
+        let mut threads: Vec<_> =
+            living.chain(self.died.iter().map(|(thread, until_ns)| (thread, *until_ns))).collect();
+        threads.sort_by_key(|(thread, _)| (thread.since_ns, thread.tid));
+        threads
+    }
+
+    fn dead(&mut self, thread: StuckThread, at_ns: u64) {
+        if self.died.len() < MAX_WAITS {
+            self.died.push((thread, at_ns));
+        }
     }
 
     /// Events that were lost, by hop and kind of record, most first.
@@ -118,10 +139,15 @@ impl Troubles {
                     args: *args,
                     event: id,
                 };
+                self.broken_off.remove(&event.tid);
                 self.stuck.insert(event.tid, thread);
             }
-            Body::Unstuck { syscall, since_ns, .. } => {
-                self.stuck.remove(&event.tid);
+            Body::Unstuck { syscall, since_ns, result } => {
+                let thread = self.stuck.remove(&event.tid);
+                let kept = |_: &StuckThread| *result <= FIRST_RESTART && self.broken_off.len() < MAX_STUCK;
+                if let Some(thread) = thread.filter(kept) {
+                    self.broken_off.insert(event.tid, (thread, event.at_ns));
+                }
                 let key = (event.pid, syscall.clone());
                 if self.waits.len() < MAX_WAITS || self.waits.contains_key(&key) {
                     let waits = self.waits.entry(key).or_default();
@@ -130,9 +156,18 @@ impl Troubles {
                 }
             }
             Body::ThreadExit { .. } => {
-                self.stuck.remove(&event.tid);
+                let broken = self.broken_off.remove(&event.tid).map(|(thread, _)| thread);
+                if let Some(thread) = self.stuck.remove(&event.tid).or(broken) {
+                    self.dead(thread, event.at_ns);
+                }
             }
-            Body::Exit { .. } => self.stuck.retain(|_, thread| thread.pid != event.pid),
+            Body::Exit { .. } => {
+                let stuck =
+                    self.stuck.extract_if(|_, thread| thread.pid == event.pid).map(|(_, thread)| thread);
+                let broken = self.broken_off.extract_if(|_, (thread, _)| thread.pid == event.pid);
+                let gone: Vec<StuckThread> = stuck.chain(broken.map(|(_, (thread, _))| thread)).collect();
+                gone.into_iter().for_each(|thread| self.dead(thread, event.at_ns));
+            }
             Body::Lost { hop, what, count, .. } => {
                 *self.losses.entry((*hop, what.clone())).or_default() += count
             }

@@ -20,16 +20,19 @@ pub struct Command {
 impl Command {
     /// Reads the arguments of a process; `None` when it is not dramatiq.
     pub fn read(argv: &[String]) -> Option<Self> {
-        let module = argv.windows(2).position(|pair| {
-            matches!(pair, [flag, module] if flag == "-m" && matches!(module.as_str(), "dramatiq" | "dramatiq.__main__"))
-        });
+        let module = match super::module_of(argv) {
+            Some("dramatiq" | "dramatiq.__main__") => {
+                argv.iter().position(|word| word.ends_with("dramatiq") || word.ends_with("dramatiq.__main__"))
+            }
+            _ => None,
+        };
         let script = || {
             argv.iter().take(2).position(|word| {
                 let name = word.rsplit('/').next().unwrap_or(word);
                 matches!(name, "dramatiq" | "dramatiq-gevent") || word.ends_with("/dramatiq/__main__.py")
             })
         };
-        let first = module.map(|at| at + 2).or_else(|| script().map(|at| at + 1))?;
+        let first = module.map(|at| at + 1).or_else(|| script().map(|at| at + 1))?;
         Some(Self::of_words(argv.get(first..).unwrap_or_default()))
     }
 

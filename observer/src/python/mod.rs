@@ -35,6 +35,27 @@ pub fn connection_message(bytes: &[u8]) -> Option<&[u8]> {
     (u32::from_be_bytes(*length) as usize == text.len() && !text.is_empty()).then_some(text)
 }
 
+/// The module that an interpreter's arguments name with `-m`; what stands after a script, or after `-c`, is not the interpreter's
+/// (`python(1)`; CPython, `Python/initconfig.c`, `config_parse_cmdline`). The first word is the interpreter.
+pub fn module_of(argv: &[String]) -> Option<&str> {
+    let mut words = argv.get(1..)?.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        match word {
+            "-m" => return words.next(),
+            "-X" | "-W" | "--check-hash-based-pycs" => drop(words.next()),
+            "-c" | "-" | "--" => return None,
+            word if word.starts_with("-m") => return word.get(2..),
+            // `-um dramatiq`: options that take nothing can stand together.
+            word if word.starts_with('-') && !word.starts_with("--") && word.ends_with('m') => {
+                return words.next();
+            }
+            word if word.starts_with('-') => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
 /// What module file a path is, if it is one.
 ///
 /// File names follow PEP 3147 and PEP 488 (`x.cpython-312.opt-1.pyc`) and PEP 3149 (`x.cpython-312-x86_64-linux-gnu.so`). A plain
@@ -103,6 +124,21 @@ fn top_level(entry: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_is_the_interpreters_own_argument() {
+        let of = |line: &str| {
+            let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            module_of(&argv).map(str::to_owned)
+        };
+        assert_eq!(of("python -m dramatiq tasks").as_deref(), Some("dramatiq"));
+        assert_eq!(of("python3.12 -X dev -W error -u -m dramatiq tasks").as_deref(), Some("dramatiq"));
+        assert_eq!(of("python -um dramatiq tasks").as_deref(), Some("dramatiq"));
+        assert_eq!(of("python -mdramatiq tasks").as_deref(), Some("dramatiq"));
+        assert_eq!(of("python /venv/bin/tox exec -- python -m dramatiq tasks"), None);
+        assert_eq!(of("python -c pass -m dramatiq"), None);
+        assert_eq!(of("python"), None);
+    }
 
     #[test]
     fn a_message_is_told_from_plain_text() {

@@ -163,10 +163,9 @@ impl Redactor {
                 }
             }
             body => {
-                if let Body::BrokerConnection(connection) = body
-                    && let Some(words) = &mut connection.local_command
-                {
-                    self.redact_command(words);
+                if let Body::BrokerConnection(connection) = body {
+                    let (own, parent) = (&mut connection.local_command, &mut connection.local_parent_command);
+                    own.iter_mut().chain(parent).for_each(|words| self.redact_command(words));
                 }
                 body.broker_texts(&mut |text| self.text(text));
             }

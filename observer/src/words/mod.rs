@@ -11,3 +11,9 @@ pub fn command(argv: &[String]) -> String {
     };
     argv.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
+
+/// With a capital letter first, as at the beginning of a sentence.
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}

@@ -25,6 +25,8 @@ pub struct Scenario {
     /// Texts that the verdict's title, summary, remedy or evidence must contain.
     #[serde(default)]
     pub says: Vec<String>,
+    /// Why it is not concluded yet. It is run and shown all the same, and counts as what it is once it is right.
+    pub not_yet: Option<String>,
     /// Why this machine cannot produce it.
     pub not_here: Option<String>,
     /// A shell command that succeeds where it can be produced after all: `not_here` counts only when this fails.

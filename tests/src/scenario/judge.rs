@@ -23,8 +23,17 @@ pub enum Outcome {
     FalseAlarm,
     /// It could not be run to its end: the scenario is at fault, or the lab.
     Broken,
+    /// What is expected is not concluded yet, and the scenario's file says so.
+    NotYet,
     /// This machine cannot produce it.
     NotHere,
+}
+
+impl Outcome {
+    /// Whether there is nothing to be looked at.
+    pub fn is_fine(self) -> bool {
+        matches!(self, Self::Right | Self::NotHere)
+    }
 }
 
 /// A verdict and what is thought of it.

@@ -17,14 +17,10 @@ pub(super) struct Management {
 }
 
 impl Management {
-    /// A virtual host of this name, with a user of the same name who sees no other's queues: scenarios run beside each other.
-    pub(super) fn open_vhost(self, name: &str, password: &str) -> Result<()> {
+    /// A virtual host of this name, with a user of the same name. The tag `management` keeps other scenarios' queues from it.
+    pub(super) fn open_vhost(self, name: &str, password: &str, tag: &str) -> Result<()> {
         self.call("PUT", &format!("/api/vhosts/{name}"), &json!({}))?;
-        self.call(
-            "PUT",
-            &format!("/api/users/{name}"),
-            &json!({ "password": password, "tags": "management" }),
-        )?;
+        self.call("PUT", &format!("/api/users/{name}"), &json!({ "password": password, "tags": tag }))?;
         let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         // In `/` is the exchange of the broker's own events.
         for (vhost, user) in [(name, name), ("%2F", name), (name, "guest")] {

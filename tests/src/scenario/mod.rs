@@ -33,6 +33,8 @@ pub struct Options {
     pub jobs: usize,
     /// `--backend` of the observer.
     pub backend: String,
+    /// Whether what is not right is tried once more, alone: a busy machine makes time-outs. The table says so.
+    pub twice: bool,
     /// Where to put the sessions.
     pub keep: Option<PathBuf>,
     /// The observer.
@@ -61,27 +63,53 @@ pub fn run(options: &Options) -> Result<Totals> {
         shared: &shared,
     };
     let table = Mutex::new(table::Table::new(&chosen));
+    let once_more: Mutex<Vec<&Scenario>> = Mutex::new(Vec::new());
     let (own, others): (Vec<&Scenario>, Vec<&Scenario>) =
         chosen.iter().partition(|scenario| scenario.node == Node::Own);
     // Those with a node of their own take turns: one thread begins with them, so that none waits for its turn in vain.
     let own = Mutex::new(VecDeque::from(own));
     let others = Mutex::new(VecDeque::from(others));
-    let work = |queues: &[&Mutex<VecDeque<&Scenario>>]| {
+    let floor = Floor { lab: &lab, table: &table, once_more: options.twice.then_some(&once_more) };
+    std::thread::scope(|scope| {
+        scope.spawn(|| floor.work(&[&own, &others]));
+        for _ in 1..options.jobs.max(1) {
+            scope.spawn(|| floor.work(&[&others]));
+        }
+    });
+    // Alone, where the machine's load is no excuse any more.
+    for scenario in once_more.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let done = run::run(scenario, &lab);
+        table.lock().unwrap_or_else(PoisonError::into_inner).add(scenario, done);
+    }
+    Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+}
+
+/// Where scenarios are run side by side.
+struct Floor<'l, 's> {
+    lab: &'l Lab<'l>,
+    table: &'l Mutex<table::Table>,
+    /// Where those go that are to be tried once more; `None`: nothing is.
+    once_more: Option<&'l Mutex<Vec<&'s Scenario>>>,
+}
+
+impl<'s> Floor<'_, 's> {
+    /// Runs what is in these queues until they are empty, from the first that has something.
+    fn work(&self, queues: &[&Mutex<VecDeque<&'s Scenario>>]) {
         let next = || {
             queues.iter().find_map(|queue| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front())
         };
         while let Some(scenario) = next() {
-            let done = run::run(scenario, &lab);
-            table.lock().unwrap_or_else(PoisonError::into_inner).add(scenario, done);
+            let done = run::run(scenario, self.lab);
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.once_more {
+                Some(once_more) if !done.judgement.outcome.is_fine() && scenario.not_yet.is_none() => {
+                    table.again(scenario, &done);
+                    once_more.lock().unwrap_or_else(PoisonError::into_inner).push(scenario);
+                }
+                _ => table.add(scenario, done),
+            }
         }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| work(&[&own, &others]));
-        for _ in 1..options.jobs.max(1) {
-            scope.spawn(|| work(&[&others]));
-        }
-    });
-    Ok(table.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+    }
 }
 
 /// Runs nothing, and prints what there is.

@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, gets
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::file::Scenario;
+use super::file::{Node, Scenario};
 use super::management::Management;
 use crate::rabbit::{self, Broker};
 use crate::venv::Venv;
@@ -80,7 +80,9 @@ impl Place {
                 .zip(ports)
                 .map(|(name, port)| ((*name).into(), port.to_string())),
         );
-        management.open_vhost(&vhost, PASSWORD)?;
+        // On a node of its own it may see all, alarms too; on the shared one scenarios run beside each other.
+        let tag = if scenario.node == Node::Own { "administrator" } else { "management" };
+        management.open_vhost(&vhost, PASSWORD, tag)?;
         let place = Self { folder: Some(folder), values, management, _closed_port: closed };
         for (name, text) in &scenario.files {
             place.write(name, text)?;

@@ -13,7 +13,7 @@ pub struct Totals(BTreeMap<Outcome, usize>);
 impl Totals {
     /// Whether there is nothing to be looked at.
     pub fn all_right(&self) -> bool {
-        self.0.keys().all(|outcome| matches!(outcome, Outcome::Right | Outcome::NotHere))
+        self.0.keys().all(|outcome| matches!(outcome, Outcome::Right | Outcome::NotYet | Outcome::NotHere))
     }
 
     fn of(&self, outcome: Outcome) -> usize {
@@ -25,11 +25,12 @@ impl std::fmt::Display for Totals {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             out,
-            "{} right, {} wrong, {} undetermined, {} false alarms, {} not here",
+            "{} right, {} wrong, {} undetermined, {} false alarms, {} not yet, {} not here",
             self.of(Outcome::Right),
             self.of(Outcome::Wrong),
             self.of(Outcome::Undetermined),
             self.of(Outcome::FalseAlarm),
+            self.of(Outcome::NotYet),
             self.of(Outcome::NotHere)
         )?;
         match self.of(Outcome::Broken) {
@@ -60,9 +61,19 @@ impl Table {
         Self { name, expected, totals: Totals::default(), odd: Vec::new() }
     }
 
+    /// Prints a line for one that will be tried once more, with what was concluded.
+    pub(super) fn again(&self, scenario: &Scenario, done: &Done) {
+        let concluded = &done.judgement.concluded;
+        println!("{:<14} {:<name$}  {concluded}", "once more", scenario.name, name = self.name);
+    }
+
     /// Prints a line.
     pub(super) fn add(&mut self, scenario: &Scenario, done: Done) {
-        let judgement = done.judgement;
+        let mut judgement = done.judgement;
+        if let (Some(why), false) = (&scenario.not_yet, judgement.outcome.is_fine()) {
+            judgement.outcome = Outcome::NotYet;
+            judgement.objections.push(format!("not yet: {why}"));
+        }
         *self.totals.0.entry(judgement.outcome).or_default() += 1;
         let outcome = match judgement.outcome {
             Outcome::Right => "right",
@@ -70,6 +81,7 @@ impl Table {
             Outcome::Undetermined => "UNDETERMINED",
             Outcome::FalseAlarm => "FALSE ALARM",
             Outcome::Broken => "BROKEN",
+            Outcome::NotYet => "NOT YET",
             Outcome::NotHere => "not here",
         };
         let concluded = match judgement.outcome {

@@ -8,6 +8,8 @@ const BODY: &str = r#"{"queue_name":"default.DQ","actor_name":"add","args":[1,"s
 
 fn message() -> DramatiqMessage {
     DramatiqMessage {
+        max_age_ms: None,
+        time_limit_ms: None,
         message_id: Some("0ab1".into()),
         actor_name: Some("add".into()),
         queue_name: Some("default.DQ".into()),

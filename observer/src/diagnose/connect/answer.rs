@@ -84,7 +84,7 @@ impl Met<'_> {
     }
 }
 
-/// The links of a process that was never let in by any broker, the last of each address.
+/// The links of a process that was never let in by any broker, of each address the last that tells something.
 fn strangers<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Met<'a>> {
     let mut last: BTreeMap<String, Met<'a>> = BTreeMap::new();
     // Where a broker answered, be it with a refusal, what the process speaks to elsewhere does not keep it from consuming.
@@ -93,7 +93,13 @@ fn strangers<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Met<'a>> {
     }
     for link in case.links(pid) {
         let met = Met { link, connection: case.model.connections.at(link.socket, link.opened.at_ns) };
-        last.insert(met.address(), met);
+        // One that has only just begun tells nothing yet.
+        let tells = met.link.spoke(Side::Server) != Spoke::Silence
+            || met.ended_by_peer()
+            || met.lasted_ns(case) >= SILENCE_NS;
+        if tells || !last.contains_key(&met.address()) {
+            last.insert(met.address(), met);
+        }
     }
     last.into_values().collect()
 }
@@ -107,7 +113,7 @@ fn strangers<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Met<'a>> {
 pub(super) fn not_an_amqp_broker(case: &Case<'_>, findings: &mut Vec<Finding>) {
     for pid in peers::clients(case) {
         for met in strangers(case, pid) {
-            if met.link.spoke(Side::Client) != Spoke::Amqp || is_tls_answer(&met) {
+            if met.link.spoke(Side::Client) != Spoke::Amqp || is_tls_answer(case, &met) {
                 continue;
             }
             let server = met.link.spoke(Side::Server);
@@ -118,9 +124,6 @@ pub(super) fn not_an_amqp_broker(case: &Case<'_>, findings: &mut Vec<Finding>) {
                     (format!("speaks {}, not AMQP 0-9-1", protocol_name(version)), 0.97)
                 }
                 Spoke::Unrecognised => ("answers with bytes that are no AMQP".to_owned(), 0.95),
-                Spoke::Silence if met.ended_by_peer() && lasted_ns < AT_ONCE_NS && met.was_reset() => {
-                    ("resets the connection instead of an answer".to_owned(), 0.85)
-                }
                 Spoke::Silence if met.ended_by_peer() => {
                     (format!("says nothing and then closes the connection{}", after(lasted_ns)), 0.9)
                 }
@@ -177,13 +180,16 @@ fn remedy(met: &Met<'_>) -> String {
 }
 
 /// Whether a server that was sent the plain AMQP header wants TLS.
-fn is_tls_answer(met: &Met<'_>) -> bool {
-    is_tls(met.link.spoke(Side::Server)) || closes_as_tls(met)
+fn is_tls_answer(case: &Case<'_>, met: &Met<'_>) -> bool {
+    is_tls(met.link.spoke(Side::Server)) || closes_as_tls(case, met)
 }
 
-/// On the port that IANA gave to AMQP over TLS, an end at once and without a word.
-fn closes_as_tls(met: &Met<'_>) -> bool {
-    met.port() == Some(AMQPS_PORT)
+/// On the port that IANA gave to AMQP over TLS, an end at once and without a word. On any port, a reset at once: a TLS server reads the five
+/// bytes of a record's header, closes with the rest of AMQP's eight unread, and the kernel makes that a reset, which overtakes the alert
+/// (RFC 1122, 4.2.2.13).
+fn closes_as_tls(case: &Case<'_>, met: &Met<'_>) -> bool {
+    let reset_at_once = met.was_reset() && met.lasted_ns(case) < AT_ONCE_NS;
+    (met.port() == Some(AMQPS_PORT) || reset_at_once)
         && met.link.spoke(Side::Client) == Spoke::Amqp
         && met.link.spoke(Side::Server) == Spoke::Silence
         && met.ended_by_peer()
@@ -213,7 +219,7 @@ pub(super) fn tls_mismatch(case: &Case<'_>, findings: &mut Vec<Finding>) {
                 };
                 let sure = if server == Spoke::Silence { 0.8 } else { 0.97 };
                 (client_summary(&address, &answer), sure, CLIENT_REMEDY.to_owned())
-            } else if client == Spoke::Amqp && is_tls_answer(&met) {
+            } else if client == Spoke::Amqp && is_tls_answer(case, &met) {
                 let (answer, sure) = match server {
                     Spoke::Foreign(foreign) => (format!("answers with {foreign}"), 0.97),
                     _ => ("closes the connection at once".to_owned(), 0.8),

@@ -44,7 +44,9 @@ pub(super) fn fd_limit_reached(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let consumes = peers::consumes(case, pid);
         let is_failure = (exhausted.sockets > 0 && !later_socket && !consumes)
             || (!peers::was_let_in(case, pid) && !later_socket)
-            || peers::failed_exit(case, pid).is_some();
+            || peers::failed_exit(case, pid).is_some()
+            // Consuming on without a file or a socket to be had, it loses what it is given.
+            || (exhausted.sockets > 0 && exhausted.sockets + exhausted.files >= MANY);
         let summary = if of_machine {
             format!("The machine has no file left to open ({errno}): {what}.")
         } else {
@@ -69,6 +71,9 @@ pub(super) fn fd_limit_reached(case: &Case<'_>, findings: &mut Vec<Finding>) {
         findings.push(peers::with_exit(case, pid, finding));
     }
 }
+
+/// So many failed calls, sockets among them, are no passing shortage.
+const MANY: u64 = 50;
 
 const fn kind(sockets: bool) -> &'static str {
     if sockets { "socket" } else { "open" }

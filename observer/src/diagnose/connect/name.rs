@@ -57,7 +57,7 @@ pub(super) fn dns_failure(case: &Case<'_>, findings: &mut Vec<Finding>) {
                         units::counted(consulted.count, "time")
                     ),
                 );
-                (named.last().cloned(), base, vec![evidence])
+                (named.cloned().next_back(), base, vec![evidence])
             }
             _ => continue,
         };

@@ -115,6 +115,8 @@ fn brokers() -> [Body; 9] {
         [("kind".into(), 1.into()), ("none".into(), ().into())].into();
     [
         Body::QueueSample(QueueSample {
+            published: Some(9),
+            delivered: None,
             vhost: vhost.clone(),
             queue: queue.clone(),
             ready: Some(3),
@@ -139,6 +141,7 @@ fn brokers() -> [Body; 9] {
             node: None,
             local_pid: Some(Pid(9)),
             local_command: Some(vec!["python".into(), "rival.py".into()]),
+            local_parent_command: Some(vec!["bash".into()]),
             how: Way::Events,
             ours: true,
         })),

@@ -301,6 +301,8 @@ impl Session<'_> {
 
     async fn sample(&self, queue: String, counts: Option<(u32, u32)>, state: Option<&str>) {
         let body = Body::QueueSample(QueueSample {
+            published: None,
+            delivered: None,
             vhost: self.vhost.to_owned(),
             queue,
             ready: counts.map(|(messages, _)| messages.into()),

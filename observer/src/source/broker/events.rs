@@ -151,6 +151,7 @@ fn connection(seen: &Facts<'_>, present: bool) -> BrokerConnection {
         node: seen.text("node"),
         local_pid: None,
         local_command: None,
+        local_parent_command: None,
         how: Way::Events,
         ours,
     }

@@ -110,6 +110,7 @@ impl Connection {
             node: self.node,
             local_pid: None,
             local_command: None,
+            local_parent_command: None,
             how: Way::Management,
             ours,
         })
@@ -184,6 +185,8 @@ pub(super) struct Queue {
     consumers: Option<u64>,
     #[serde(deserialize_with = "lenient")]
     state: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    message_stats: Option<MessageStats>,
 }
 
 impl Queue {
@@ -197,10 +200,22 @@ impl Queue {
             unacked: self.messages_unacknowledged,
             consumers: self.consumers,
             state: self.state,
+            published: self.message_stats.as_ref().and_then(|stats| stats.publish),
+            delivered: self.message_stats.as_ref().and_then(|stats| stats.deliver_get),
             how: Way::Management,
             ours,
         })
     }
+}
+
+/// What the broker counted of a queue since it was made; not there before the first message.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MessageStats {
+    #[serde(deserialize_with = "lenient")]
+    publish: Option<u64>,
+    #[serde(deserialize_with = "lenient")]
+    deliver_get: Option<u64>,
 }
 
 /// One of `/api/nodes`.

@@ -15,7 +15,23 @@ type Key = (String, Option<u64>);
 
 /// What was found of each connection that is listed. Each is looked for once: what a program is called must not change under way.
 #[derive(Default)]
-pub(super) struct Locals(BTreeMap<Key, Option<(Pid, Vec<String>)>>);
+pub(super) struct Locals(BTreeMap<Key, Option<Local>>);
+
+/// A process of this machine at a client's end.
+#[derive(Clone, Debug)]
+struct Local {
+    pid: Pid,
+    command: Vec<String>,
+    /// Its parent's command line.
+    parent: Vec<String>,
+}
+
+impl Local {
+    fn of(pid: u32) -> Self {
+        let parent = proc::parent(pid).map_or_else(Vec::new, proc::cmdline);
+        Self { pid: Pid(pid), command: proc::cmdline(pid), parent }
+    }
+}
 
 impl Locals {
     /// Adds the process to each connection that has one here.
@@ -37,16 +53,17 @@ impl Locals {
             let (keys, ends): (Vec<Key>, Vec<End>) = news.into_iter().unzip();
             let look = move || {
                 let found = peer::holders(&ends).into_iter();
-                found.map(|pid| pid.map(|pid| (Pid(pid), proc::cmdline(pid)))).collect::<Vec<_>>()
+                found.map(|pid| pid.map(Local::of)).collect::<Vec<_>>()
             };
             // A panic there leaves them without a process, as if none was found.
             let found = tokio::task::spawn_blocking(look).await.unwrap_or_default();
             known.extend(keys.into_iter().zip(found));
         }
         for one in connections.iter_mut() {
-            if let Some(Some((pid, command))) = known.get(&key(one)) {
-                one.local_pid = Some(*pid);
-                one.local_command = (!command.is_empty()).then(|| command.clone());
+            if let Some(Some(local)) = known.get(&key(one)) {
+                one.local_pid = Some(local.pid);
+                one.local_command = Some(local.command.clone()).filter(|command| !command.is_empty());
+                one.local_parent_command = Some(local.parent.clone()).filter(|command| !command.is_empty());
             }
         }
         self.0 = known;

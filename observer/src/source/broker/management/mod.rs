@@ -127,7 +127,7 @@ impl Management {
             let now = all.into_iter().map(|one| (key(&one), Body::BrokerConsumer(one))).collect();
             self.tell(&mut told.consumers, now).await;
         }
-        let columns = "queues?columns=name,vhost,messages_ready,messages_unacknowledged,consumers,state";
+        let columns = "queues?columns=name,vhost,messages_ready,messages_unacknowledged,consumers,state,message_stats.publish,message_stats.deliver_get";
         if let Some(answer) = self.part(client, columns, &mut refused).await {
             let all: Vec<_> = {
                 let own = self.sink.ours();
