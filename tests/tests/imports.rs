@@ -36,7 +36,7 @@ fn interpreters() -> Vec<PathBuf> {
 }
 
 fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::Builder::new().prefix("imports-").tempdir().unwrap();
     let put = |name: &str, text: &str| {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -74,10 +74,18 @@ fn printed(python: &Path, arguments: &[&str], folder: &Path) -> Vec<(String, u64
 
 /// The same from outside, and what the program printed.
 fn seen(python: &Path, arguments: &[&str], folder: &Path) -> (State, Value, String) {
+    seen_with(python, arguments, folder, "")
+}
+
+fn seen_with(python: &Path, arguments: &[&str], folder: &Path, python_path: &str) -> (State, Value, String) {
     let state = State::new().unwrap();
     let mut words = vec![python.to_str().unwrap()];
     words.extend(arguments);
-    let output = state.attach(&[], &words).unwrap().current_dir(folder).output().unwrap();
+    let mut command = state.attach(&[], &words).unwrap();
+    if !python_path.is_empty() {
+        command.env("PYTHONPATH", python_path);
+    }
+    let output = command.current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, said(&output));
     assert_eq!(state.lost().unwrap(), BTreeMap::new());
     let shown = state.show(&["--imports"]).unwrap();
@@ -104,6 +112,10 @@ fn in_order_of_their_ends(process: &Value) -> Vec<(String, u64)> {
 
 fn named<'a>(process: &'a Value, name: &str) -> &'a Value {
     modules(process).iter().find(|module| module["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn named_at(process: &Value, name: &str) -> usize {
+    modules(process).iter().position(|module| module["name"] == name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 #[test]
@@ -139,8 +151,12 @@ fn the_tree_is_the_one_importtime_prints() {
         // What Python code imports is no import of the interpreter's; its file and what it imports in turn tell of it.
         let by_name = named(&process, "by_name");
         assert_eq!(by_name["inferred"], true);
-        let place = modules(&process).iter().position(|module| module == by_name).unwrap();
-        assert_eq!(named(&process, "zipapp")["parent"], place, "{}", python.display());
+        assert_eq!(
+            named(&process, "zipapp")["parent"],
+            named_at(&process, "by_name"),
+            "{}",
+            python.display()
+        );
     }
 }
 
@@ -187,4 +203,98 @@ fn an_interpreter_nobody_expected_is_said_to_be_seen_late() {
     // Seen or inferred: it is there, with its file.
     let other = named(process, "package.other");
     assert_eq!(other["file"].as_str().map(PathBuf::from), Some(folder.path().join("package/other.py")));
+}
+
+#[test]
+fn an_interpreter_that_is_not_understood_has_its_imports_inferred() {
+    let Some(python) = venv::pyenv("3.8") else { return };
+    let folder = folder();
+    // The first run writes the bytecode.
+    printed(&python, &["program.py"], folder.path());
+    let (_state, process, path) = seen(&python, &["program.py"], folder.path());
+    assert_eq!(process["interpreter"]["imports"], "inferred", "{}", process["interpreter"]);
+    assert!(process["interpreter"]["why"].as_str().is_some_and(|why| why.contains("not known")));
+    let own = ["package", "package.other", "package.inner", "by_name"];
+    for name in own {
+        let module = named(&process, name);
+        assert_eq!((&module["inferred"], &module["total_ns"]), (&true.into(), &Value::Null), "{name}");
+    }
+    let path: Vec<&str> = path.lines().filter(|entry| Path::new(entry).is_dir()).collect();
+    assert_eq!(process["search_path"], serde_json::json!(path));
+    assert_eq!(
+        (&process["search_path_inferred"], &process["search_path_complete"]),
+        (&true.into(), &false.into())
+    );
+}
+
+#[test]
+fn where_modules_come_from_is_told_and_what_they_hide() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path).display().to_string();
+    let put = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let base = interpreters().into_iter().next().unwrap();
+    let made = Command::new(&base).args(["-m", "venv", "--without-pip", &at("env")]).status().unwrap();
+    assert!(made.success());
+    let site = fs::read_dir(folder.path().join("env/lib")).unwrap().next().unwrap().unwrap();
+    let site = format!("env/lib/{}/site-packages", site.file_name().to_str().unwrap());
+    put("one/spread/part.py", "");
+    put("two/spread/other.py", "");
+    put("one/twice.py", "");
+    put("two/twice/__init__.py", "");
+    put("zip/zipped.py", "import stringprep\n");
+    put("app/colorsys.py", "");
+    put("app/program.py", "import spread.part, spread.other, zipped, twice, colorsys, edited\n");
+    put(&format!("{site}/more.pth"), &format!("{}\nimport from_a_line\n", at("edited/src")));
+    put(&format!("{site}/from_a_line.py"), "");
+    put(&format!("{site}/sitecustomize.py"), "");
+    put(&format!("{site}/edited-0.3.dist-info/RECORD"), "more.pth,,\n");
+    put(
+        &format!("{site}/edited-0.3.dist-info/direct_url.json"),
+        &format!("{{\"url\": \"file://{}\", \"dir_info\": {{\"editable\": true}}}}", at("edited")),
+    );
+    put("edited/src/edited/__init__.py", "");
+    let zipped = Command::new(&base)
+        .args(["-m", "zipfile", "-c", &at("lib.zip"), &at("zip/zipped.py")])
+        .status()
+        .unwrap();
+    assert!(zipped.success());
+
+    let python_path = [at("one"), at("lib.zip"), at("two")].join(":");
+    let python = folder.path().join("env/bin/python");
+    let (state, process, _) = seen_with(&python, &["app/program.py"], folder.path(), &python_path);
+    let file = |name: &str| named(&process, name)["file"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(file("zipped"), at("lib.zip"));
+    assert_eq!(file("twice"), at("one/twice.py"));
+    assert_eq!(file("edited"), at("edited/src/edited/__init__.py"));
+    assert_eq!(named(&process, "stringprep")["parent"], named_at(&process, "zipped"));
+    let spread = named(&process, "spread");
+    assert_eq!(
+        (&spread["file"], &spread["portions"]),
+        (&Value::Null, &serde_json::json!([at("one/spread"), at("two/spread")]))
+    );
+    assert_eq!(named(&process, "edited")["asker"], Value::Null, "the script itself is no import");
+
+    assert_eq!(process["pth"], serde_json::json!([at(&format!("{site}/more.pth"))]));
+    assert_eq!(process["customized"], serde_json::json!(["from_a_line", "sitecustomize"]));
+    let hiding: Vec<(&str, &str, usize)> = process["shadows"]["hiding"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            (
+                one["name"].as_str().unwrap(),
+                one["entry"].as_str().unwrap(),
+                one["hidden"].as_array().unwrap().len(),
+            )
+        })
+        .collect();
+    assert_eq!(hiding, [("colorsys", at("app").as_str(), 1), ("twice", at("one").as_str(), 1)]);
+    let found = state.events(&["distributions"]).unwrap();
+    let edited = found.iter().flat_map(|event| event.data["found"].as_array().unwrap());
+    let edited: Vec<_> = edited.map(|one| (one["name"].as_str(), one["editable"].as_str())).collect();
+    assert_eq!(edited, [(Some("edited"), Some(at("edited").as_str()))]);
 }

@@ -274,7 +274,8 @@ impl<'a, W: Write> Timeline<'a, W> {
                 self.left_out.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             let name = words::command(std::slice::from_ref(&self.header.name));
             let counts = counts.join(", ");
-            say(DIM, format!("left out, file look-ups: {counts}; with them: observer show {name} --all"))?;
+            let what = "left out, file look-ups and imports";
+            say(DIM, format!("{what}: {counts}; with them: observer show {name} --all"))?;
         }
         if self.cut {
             say(DIM, format!("stopped after {} (--limit)", units::counted(self.shown, "event")))?;
@@ -287,12 +288,13 @@ impl<'a, W: Write> Timeline<'a, W> {
     }
 }
 
-/// Whether an event is part of looking for files: of those, only imports and refusals tell something by themselves.
+/// Whether an event is part of looking for files or modules: of those, only what was opened or refused tells something by itself.
 pub(super) fn is_search(body: &Body) -> bool {
     match body {
         Body::Open(call) if call.errno == 0 => files::imported(body).is_none(),
         Body::Open(call) => files::is_missing(call.errno),
-        Body::Stat(_) | Body::Access(_) | Body::Readlink(_) | Body::Scan(_) => true,
+        Body::Stat(_) | Body::Access(_) | Body::Readlink(_) | Body::Scan(_) | Body::Import(_) => true,
+        Body::Imported(import) => import.loaded,
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Known;
+use super::{Body, Known};
 
 /// CPython begins to find and load a module that is not loaded yet: what `-X importtime` measures (`import_find_and_load`,
 /// Python/import.c). Imports of loaded modules are no such event, and neither is `importlib.import_module`, which is Python code: what it
@@ -85,4 +85,58 @@ pub struct Distribution {
     pub version: String,
     /// Its top-level modules that were loaded.
     pub modules: Vec<String>,
+    /// The folder it is edited in, when it is installed so (PEP 610): its modules come from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub editable: Option<String>,
+}
+
+/// The directories of a process's module path, asked on disk after the fact for other modules by the names of those it imported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleShadows {
+    /// Modules that hide others.
+    pub hiding: Vec<Hiding>,
+    /// How many imported modules were asked for.
+    pub asked: u64,
+    /// Whether all that was to be looked at was.
+    pub complete: bool,
+}
+
+/// A module, and what would have been imported in its place had it not been there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hiding {
+    /// Its name.
+    pub name: String,
+    /// The directory of the module path it was found in.
+    pub entry: String,
+    /// Files of other modules of that name, in the directories that come after, in order.
+    pub hidden: Vec<String>,
+}
+
+impl Body {
+    /// Every text of an event of this module that may be, or hold, a path; of other events none.
+    pub fn python_paths(&mut self, each: &mut impl FnMut(&mut String)) {
+        match self {
+            Self::Import(import) => {
+                let Import { module, importer, function, .. } = &mut **import;
+                [module, importer, function].into_iter().filter_map(Known::get_mut).for_each(each);
+            }
+            Self::Imported(import) => import.module.get_mut().into_iter().for_each(each),
+            Self::Interpreter(interpreter) => {
+                each(&mut interpreter.executable);
+                let Interpreter { holder, why, prefix, base_prefix, .. } = &mut **interpreter;
+                [holder, why, prefix, base_prefix].into_iter().flatten().for_each(each);
+            }
+            Self::Distributions(distributions) => {
+                each(&mut distributions.site);
+                distributions.found.iter_mut().filter_map(|one| one.editable.as_mut()).for_each(each);
+            }
+            Self::ModuleShadows(shadows) => {
+                for hiding in &mut shadows.hiding {
+                    each(&mut hiding.entry);
+                    hiding.hidden.iter_mut().for_each(&mut *each);
+                }
+            }
+            _ => {}
+        }
+    }
 }

@@ -10,7 +10,9 @@ mod disk;
 mod import;
 
 pub use disk::{ModuleSearch, Near, SourceLook};
-pub use import::{Distribution, Distributions, Import, ImportSight, Imported, Interpreter};
+pub use import::{
+    Distribution, Distributions, Hiding, Import, ImportSight, Imported, Interpreter, ModuleShadows,
+};
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
@@ -393,6 +395,8 @@ pub enum Body {
     Interpreter(Box<Interpreter>),
     /// The versions of what processes loaded of a directory of packages.
     Distributions(Distributions),
+    /// Modules this process imported that hide others of the same name.
+    ModuleShadows(ModuleShadows),
 }
 
 /// Who sent a signal.
@@ -467,7 +471,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 46] = [
+    pub const KINDS: [&str; 47] = [
         "fork",
         "thread",
         "exec",
@@ -514,6 +518,7 @@ impl Body {
         "imported",
         "interpreter",
         "distributions",
+        "module-shadows",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -565,6 +570,7 @@ impl Body {
             Self::Imported(_) => "imported",
             Self::Interpreter(_) => "interpreter",
             Self::Distributions(_) => "distributions",
+            Self::ModuleShadows(_) => "module-shadows",
         }
     }
 

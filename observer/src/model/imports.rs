@@ -180,6 +180,9 @@ impl Trail {
                     if self.run.len() < MAX_SEARCHED && self.run.iter().all(|(known, _)| known != path) {
                         self.run.push((path.to_owned(), mark));
                     }
+                } else if call.errno == 0 && self.run.last().is_some_and(|(last, _)| is_in(path, last)) {
+                    // Found.
+                    self.run.clear();
                 } else if call.errno == 0 || !is_directory {
                     self.end_run();
                 }
@@ -198,6 +201,10 @@ impl Trail {
             self.searched = run.into_iter().map(|(path, _)| path).collect();
         }
     }
+}
+
+fn is_in(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Whether a directory of the module path holds the standard library or installed packages: what comes last on it.

@@ -56,7 +56,7 @@ fn told(minor: u32, bytes: &[u8], text: Layout) -> Option<Layout> {
     let thread_state = 3 + 3 + if minor == 13 { 13 } else { 16 };
     let frame = thread_state + if minor == 13 { 9 } else { 10 };
     let code = frame + if minor == 13 { 6 } else { 7 };
-    let near = |offset: u32| (offset < 1024 && offset % 8 == 0).then_some(offset);
+    let near = |offset: u32| (offset < 1024 && offset.is_multiple_of(8)).then_some(offset);
     Some(Layout {
         frame: near(word(thread_state + 4)?)?,
         code: near(word(frame + 2)?)?,

@@ -5,6 +5,7 @@ pub mod entrance;
 pub mod installed;
 pub mod interpreter;
 pub mod layout;
+pub mod naming;
 pub mod stdlib;
 pub mod traceback;
 

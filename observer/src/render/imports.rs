@@ -23,6 +23,19 @@ pub struct Part<'a> {
     pub until_ns: Option<u64>,
     /// What it never did, when the moment asked for never came.
     pub never: Option<&'static str>,
+    /// Its module path.
+    pub path: ModulePath<'a>,
+}
+
+/// The directories of a module path, in the order in which they were searched. Archives are on it too, but are not asked each time.
+#[derive(Clone, Copy)]
+pub struct ModulePath<'a> {
+    /// The directories.
+    pub directories: &'a [String],
+    /// Whether they are all.
+    pub complete: bool,
+    /// Whether imports were not seen, and only the questions that were asked tell.
+    pub inferred: bool,
 }
 
 impl Part<'_> {
@@ -46,6 +59,9 @@ pub fn lines(part: &Part<'_>, tree: bool, all: bool, limit: Option<u64>, started
         modules::interpreter(&mut line, interpreter);
         lines.push(line);
     }
+    if let Some(line) = at_start(program) {
+        lines.push(line);
+    }
     if let Some(never) = part.never.filter(|never| !never.is_empty()) {
         lines.push(Line::new().with(ODD, format!("  it never {never}: this is all it imported")));
     }
@@ -54,7 +70,8 @@ pub fn lines(part: &Part<'_>, tree: bool, all: bool, limit: Option<u64>, started
         lines.extend(modules.iter().map(|module| one(module, module.depth, part)));
     } else {
         lines.extend(outstanding(&modules, part, limit));
-        lines.extend(search_path(program));
+        lines.extend(hiding(program));
+        lines.extend(search_path(&part.path));
     }
     if program.left_out > 0 {
         let count = units::counted(program.left_out, "module");
@@ -70,6 +87,10 @@ fn head(part: &Part<'_>, modules: &[&Module], started_ns: u64) -> Line {
     let mut line = Line::new().with(STRONG, format!("process {}", part.program.pid));
     let count = units::counted(modules.len() as u64, "module");
     line.push(PLAIN, format!(": {count} in {}", units::duration(total)));
+    if let Some(before) = part.program.before {
+        let count = units::counted(before.modules, "module");
+        line.push(DIM, format!(", beside {count} it had from {}, which forked it", before.pid));
+    }
     if inferred > 0 {
         line.push(DIM, format!(", {inferred} of them inferred from opened files"));
     }
@@ -102,7 +123,38 @@ fn one(module: &Module, depth: usize, part: &Part<'_>) -> Line {
     if let Some(file) = &module.file {
         line.push(DIM, format!("  {file}"));
     }
+    if !module.portions.is_empty() {
+        line.push(DIM, format!("  namespace in {}", module.portions.join(", ")));
+    }
     line
+}
+
+/// What was done before the program: `.pth` files, and what they and `sitecustomize` imported.
+fn at_start(program: &Program) -> Option<Line> {
+    let mut said = Vec::new();
+    if !program.pth.is_empty() {
+        said.push(format!("read {}", program.pth.join(", ")));
+    }
+    for module in program.customized() {
+        let by =
+            if module.importer.as_deref() == Some("<string>") { " for a line of a .pth file" } else { "" };
+        let from = module.file.as_ref().map_or_else(String::new, |file| format!(" from {file}"));
+        said.push(format!("imported {}{by}{from}", module.name));
+    }
+    (!said.is_empty()).then(|| Line::new().with(PLAIN, format!("  at its start it {}", said.join("; "))))
+}
+
+/// Where a top-level module was looked for in vain before it was found, or at all.
+fn looked(module: &Module, path: &ModulePath<'_>) -> Option<String> {
+    let in_vain = match (module.loaded, module.tried.split_last()) {
+        (Some(true), Some((_, before))) => before,
+        _ => &module.tried,
+    };
+    match in_vain {
+        [] => None,
+        all if all == path.directories => Some("  not in any directory of the module path".to_owned()),
+        some => Some(format!("  not in {}", some.join(", "))),
+    }
 }
 
 fn is_own(module: &Module) -> bool {
@@ -111,11 +163,12 @@ fn is_own(module: &Module) -> bool {
 
 fn outstanding(modules: &[&Module], part: &Part<'_>, limit: Option<u64>) -> Vec<Line> {
     let mut lines = Vec::new();
+    let by_file = part.program.by_file();
     let mut slowest: Vec<&Module> =
         modules.iter().copied().filter(|module| module.self_ns().is_some()).collect();
     slowest.sort_by_key(|module| std::cmp::Reverse(module.self_ns()));
     slowest.truncate(limit.unwrap_or(SLOWEST) as usize);
-    let mut section = |title: &str, of: Vec<&Module>, asked_by: bool| {
+    let mut section = |title: &str, of: Vec<&Module>, searched: bool| {
         if of.is_empty() {
             return;
         }
@@ -124,8 +177,12 @@ fn outstanding(modules: &[&Module], part: &Part<'_>, limit: Option<u64>) -> Vec<
         let shown = of.len() - hidden;
         for module in of.into_iter().take(shown) {
             let mut line = one(module, 0, part);
-            if asked_by && let Some(importer) = &module.importer {
-                line.push(DIM, format!("  for {importer}"));
+            let asker = part.program.asker(module, &by_file).or(module.importer.as_deref());
+            if let Some(asker) = asker.filter(|_| searched) {
+                line.push(DIM, format!("  for {asker}"));
+            }
+            if let Some(looked) = looked(module, &part.path).filter(|_| searched) {
+                line.push(DIM, looked);
             }
             lines.push(line);
         }
@@ -141,14 +198,29 @@ fn outstanding(modules: &[&Module], part: &Part<'_>, limit: Option<u64>) -> Vec<
     lines
 }
 
-fn search_path(program: &Program) -> Vec<Line> {
-    let (directories, complete) = program.search_path();
-    if directories.is_empty() {
+fn hiding(program: &Program) -> Vec<Line> {
+    let Some(shadows) = program.shadows.as_ref().filter(|shadows| !shadows.hiding.is_empty()) else {
+        return Vec::new();
+    };
+    let whole = if shadows.complete { "" } else { " (not all looked at)" };
+    let mut lines = vec![Line::new().with(DIM, format!("  hiding others of the same name{whole}:"))];
+    lines.extend(shadows.hiding.iter().map(|hiding| {
+        let text = format!("    {} in {} hides {}", hiding.name, hiding.entry, hiding.hidden.join(", "));
+        Line::new().with(ODD, text)
+    }));
+    lines
+}
+
+fn search_path(path: &ModulePath<'_>) -> Vec<Line> {
+    if path.directories.is_empty() {
         return Vec::new();
     }
-    let title =
-        if complete { "the module path, in order:" } else { "the module path, as far as it was searched:" };
-    let mut lines = vec![Line::new().with(DIM, format!("  {title}"))];
-    lines.extend(directories.iter().map(|directory| Line::new().with(PLAIN, format!("    {directory}"))));
+    let known = match (path.complete, path.inferred) {
+        (_, true) => ", inferred from what was asked for",
+        (true, false) => "",
+        (false, false) => ", as far as it was searched",
+    };
+    let mut lines = vec![Line::new().with(DIM, format!("  the module path, in order{known}:"))];
+    lines.extend(path.directories.iter().map(|one| Line::new().with(PLAIN, format!("    {one}"))));
     lines
 }

@@ -2,7 +2,7 @@
 
 use super::style::{BAD, DIM, Line, ODD, PLAIN};
 use crate::{
-    event::{Distributions, Import, ImportSight, Imported, Interpreter, Known},
+    event::{Distribution, Distributions, Import, ImportSight, Imported, Interpreter, Known, ModuleShadows},
     words::units,
 };
 
@@ -57,11 +57,28 @@ pub fn interpreter<'a>(line: &'a mut Line, interpreter: &Interpreter) -> &'a mut
 
 /// Versions of what was loaded.
 pub fn distributions<'a>(line: &'a mut Line, distributions: &Distributions) -> &'a mut Line {
-    let found: Vec<String> =
-        distributions.found.iter().map(|one| format!("{} {}", one.name, one.version)).collect();
+    let one = |one: &Distribution| {
+        let editable = one.editable.as_ref().map_or_else(String::new, |from| format!(" (edited in {from})"));
+        format!("{} {}{editable}", one.name, one.version)
+    };
+    let found: Vec<String> = distributions.found.iter().map(one).collect();
     line.push(DIM, format!("{}: ", distributions.site)).push(PLAIN, found.join(", "));
     if !distributions.unclaimed.is_empty() {
         line.push(ODD, format!("; of no distribution: {}", distributions.unclaimed.join(", ")));
     }
     line.push(DIM, if distributions.complete { "" } else { " (not all looked at)" })
+}
+
+/// Modules that hide others.
+pub(super) fn shadows<'a>(line: &'a mut Line, shadows: &ModuleShadows) -> &'a mut Line {
+    let asked = units::counted(shadows.asked, "module");
+    if shadows.hiding.is_empty() {
+        line.push(DIM, format!("none of {asked} hides another"));
+    }
+    for (index, hiding) in shadows.hiding.iter().enumerate() {
+        let separator = if index == 0 { "" } else { "; " };
+        let hidden = hiding.hidden.join(", ");
+        line.push(ODD, format!("{separator}{} in {} hides {hidden}", hiding.name, hiding.entry));
+    }
+    line.push(DIM, if shadows.complete { "" } else { " (not all looked at)" })
 }

@@ -143,19 +143,6 @@ impl Redactor {
                 }
             }
             Body::SourceLook(look) => self.text(&mut look.path),
-            Body::Import(import) => {
-                [&mut import.module, &mut import.importer, &mut import.function]
-                    .into_iter()
-                    .for_each(|text| self.path(text));
-            }
-            Body::Imported(import) => self.path(&mut import.module),
-            Body::Interpreter(interpreter) => {
-                self.text(&mut interpreter.executable);
-                let (holder, why) = (&mut interpreter.holder, &mut interpreter.why);
-                let texts = [holder, why, &mut interpreter.prefix, &mut interpreter.base_prefix];
-                texts.into_iter().flatten().for_each(|text| self.text(text));
-            }
-            Body::Distributions(distributions) => self.text(&mut distributions.site),
             Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
@@ -168,6 +155,7 @@ impl Redactor {
                     own.iter_mut().chain(parent).for_each(|words| self.redact_command(words));
                 }
                 body.broker_texts(&mut |text| self.text(text));
+                body.python_paths(&mut |path| self.string(path, false, &self.strange));
             }
         }
     }

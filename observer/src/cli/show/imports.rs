@@ -6,15 +6,15 @@ use serde::Serialize;
 
 use super::{Args, Described};
 use crate::{
-    event::{Body, Interpreter, Pid},
+    event::{Body, Interpreter, ModuleShadows, Pid},
     fold,
     model::{
         Model,
         ladder::{self, Ladder, Rung},
-        modules::{Module, Program},
+        modules::{Before, Module, Program},
     },
     render::{
-        imports::{self, Part},
+        imports::{self, ModulePath, Part},
         json, modules,
         style::{DIM, Line},
     },
@@ -88,9 +88,19 @@ fn parts<'a>(args: &Args, model: &'a Model, started_ns: u64) -> Vec<Part<'a>> {
     let part = |program: &'a Program| {
         let until_ns = args.until.and_then(|until| until.at_ns(program.pid, &ladders, started_ns));
         let never = args.until.filter(|until| until_ns.is_none() && *until != Until::Exit).map(Until::words);
-        Part { program, until_ns, never }
+        Part { program, until_ns, never, path: module_path(model, program) }
     };
     model.modules.programs().filter(is_wanted).map(part).collect()
+}
+
+/// From its imports; where they were not seen, from what its first thread asked for in vain.
+fn module_path<'a>(model: &'a Model, program: &'a Program) -> ModulePath<'a> {
+    let (directories, complete) = program.search_path();
+    let asked = model.imports.of(program.pid).map(|trail| trail.searched.as_slice()).unwrap_or_default();
+    if directories.is_empty() && program.modules.iter().all(|module| module.inferred) {
+        return ModulePath { directories: asked, complete: false, inferred: true };
+    }
+    ModulePath { directories, complete, inferred: false }
 }
 
 /// Writes them for people.
@@ -113,9 +123,13 @@ pub(super) fn screen(
         modules::distributions(&mut line, found);
         line.write(out, None)?;
     }
-    if parts.is_empty() {
-        Line::new().with(DIM, "no imports: no Python was seen to run").write(out, None)?;
-    }
+    let last = match parts.as_slice() {
+        [] => "no imports: no Python was seen to run",
+        _ => {
+            "not seen: imports of modules that were loaded already; archives on the module path that held nothing"
+        }
+    };
+    Line::new().with(DIM, last).write(out, None)?;
     Ok(())
 }
 
@@ -143,9 +157,20 @@ struct Told<'a> {
     interpreter: Option<&'a Interpreter>,
     /// The moment asked for; null when it never came.
     until_ns: Option<u64>,
+    /// What it had when it was forked; null when it was started.
+    before: Option<Before>,
     /// Directories of the module path, in order.
     search_path: &'a [String],
     search_path_complete: bool,
+    search_path_inferred: bool,
+    /// Those of them that packages are installed in.
+    site_packages: Vec<&'a str>,
+    /// The `.pth` files that were read, in order.
+    pth: &'a [String],
+    /// Modules that `site` imported for a `.pth` file or as `sitecustomize` and `usercustomize`, by name.
+    customized: Vec<&'a str>,
+    /// Other modules of the same names further down the path; null when the disk was not asked.
+    shadows: Option<&'a ModuleShadows>,
     modules: Vec<One<'a>>,
     /// Places in `modules` in the order in which they were ready, or had failed: as `-X importtime` prints them.
     ended: Vec<usize>,
@@ -156,6 +181,8 @@ struct Told<'a> {
 struct One<'a> {
     #[serde(flatten)]
     module: &'a Module,
+    /// The module that asked for it, where that is known by name.
+    asker: Option<&'a str>,
     since_start_ns: i64,
     total_ns: Option<u64>,
     self_ns: Option<u64>,
@@ -165,7 +192,9 @@ impl<'a> Told<'a> {
     fn new(part: &Part<'a>, started_ns: u64) -> Self {
         let program = part.program;
         let since = |at_ns: u64| at_ns.cast_signed().wrapping_sub_unsigned(started_ns);
-        let (search_path, search_path_complete) = program.search_path();
+        let ModulePath { directories, complete, inferred } = part.path;
+        let by_file = program.by_file();
+        let site_packages = directories.iter().map(String::as_str);
         // They are in the order in which they began: what is left out is at the end, and no place changes.
         let modules: Vec<One<'_>> = program
             .modules
@@ -175,6 +204,7 @@ impl<'a> Told<'a> {
                 since_start_ns: since(module.start_ns),
                 total_ns: module.total_ns(),
                 self_ns: module.self_ns(),
+                asker: program.asker(module, &by_file),
                 module,
             })
             .collect();
@@ -183,8 +213,14 @@ impl<'a> Told<'a> {
             since_start_ns: since(program.since_ns),
             interpreter: program.interpreter.as_ref(),
             until_ns: part.until_ns,
-            search_path,
-            search_path_complete,
+            before: program.before,
+            search_path: directories,
+            search_path_complete: complete,
+            search_path_inferred: inferred,
+            site_packages: site_packages.filter(|one| one.ends_with("-packages")).collect(),
+            pth: &program.pth,
+            customized: program.customized().map(|module| module.name.as_str()).collect(),
+            shadows: program.shadows.as_ref(),
             ended: program.ended.iter().copied().filter(|at| *at < modules.len()).collect(),
             modules,
             left_out: program.left_out,

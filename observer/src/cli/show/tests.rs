@@ -51,7 +51,10 @@ fn the_search_for_modules_is_left_out_and_said_so() {
     assert!(text.contains("= EACCES"), "a refusal: {text}");
     assert!(!text.contains("ENOENT") && !text.contains("libc.so.6"), "{text}");
     let last = text.lines().last().unwrap();
-    assert_eq!(last, "left out, file look-ups: 2 open, 1 stat; with them: observer show failing --all");
+    assert_eq!(
+        last,
+        "left out, file look-ups and imports: 2 open, 1 stat; with them: observer show failing --all"
+    );
     assert_eq!(text.lines().count(), fixture::events().len() - 3 + 1);
 }
 

@@ -108,7 +108,7 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 9] {
+fn brokers() -> [Body; 14] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =
@@ -227,8 +227,18 @@ fn brokers() -> [Body; 9] {
                 name: "pika".into(),
                 version: "1.4.4".into(),
                 modules: vec!["pika".into()],
+                editable: Some("/home/me/pika".into()),
             }],
             unclaimed: Vec::new(),
+            complete: true,
+        }),
+        Body::ModuleShadows(ModuleShadows {
+            hiding: vec![Hiding {
+                name: "queue".into(),
+                entry: "/srv".into(),
+                hidden: vec!["/usr/lib/python3.11/queue.py".into()],
+            }],
+            asked: 3,
             complete: true,
         }),
     ]
@@ -275,6 +285,7 @@ const fn complete(body: &Body) -> bool {
         | Body::Import(_)
         | Body::Imported(_)
         | Body::Interpreter(_)
-        | Body::Distributions(_) => true,
+        | Body::Distributions(_)
+        | Body::ModuleShadows(_) => true,
     }
 }

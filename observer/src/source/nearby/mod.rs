@@ -7,6 +7,7 @@
 
 mod look;
 mod search;
+mod shadows;
 mod versions;
 
 use std::{
@@ -46,7 +47,8 @@ const O_ACCMODE: u64 = 3;
 enum Question {
     Search { pid: Pid, name: String, place: search::Place },
     Look { pid: Pid, path: String },
-    Versions { site: String, loaded: BTreeSet<String> },
+    Shadows { pid: Pid, path: Vec<String>, found: BTreeMap<String, String> },
+    Versions { site: String, loaded: BTreeSet<String>, own: BTreeSet<String> },
 }
 
 /// A source, and the disk beside it.
@@ -56,6 +58,8 @@ pub struct Nearby<S> {
     sites: Vec<String>,
     /// Top-level modules that were loaded, by directory of packages.
     loaded: BTreeMap<String, BTreeSet<String>>,
+    /// Directories of own modules.
+    own: BTreeSet<String>,
     searched: BTreeSet<String>,
     looked: BTreeSet<String>,
     asked: usize,
@@ -71,6 +75,7 @@ struct Process {
     since_ns: u64,
     own: Vec<String>,
     missing: Vec<String>,
+    searches: shadows::Searches,
     connected: bool,
     done: bool,
 }
@@ -89,6 +94,7 @@ impl<S: Source> Nearby<S> {
             processes: HashMap::new(),
             sites: Vec::new(),
             loaded: BTreeMap::new(),
+            own: BTreeSet::new(),
             searched: BTreeSet::new(),
             looked: BTreeSet::new(),
             asked: 0,
@@ -119,9 +125,14 @@ impl<S: Source> Nearby<S> {
             Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => {
                 let path = call.resolved.get().or_else(|| call.path.get());
                 if let Some(path) =
-                    path.filter(|path| [".py", ".pyc", ".so"].iter().any(|end| path.ends_with(end)))
+                    path.filter(|path| [".py", ".pyc", ".so", ".pth"].iter().any(|end| path.ends_with(end)))
                 {
-                    self.opened(event.pid, path);
+                    self.opened(event, path);
+                }
+            }
+            Body::Import(_) | Body::Imported(_) | Body::Stat(_) => {
+                if let Some(process) = self.processes.get_mut(&event.pid) {
+                    process.searches.see(event);
                 }
             }
             Body::Connect { peer, .. } => {
@@ -148,14 +159,30 @@ impl<S: Source> Nearby<S> {
         }
     }
 
-    fn opened(&mut self, pid: Pid, path: &str) {
-        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.program.is_some()) else {
+    fn opened(&mut self, event: &Event, path: &str) {
+        let Some(process) = self.processes.get_mut(&event.pid).filter(|process| process.program.is_some())
+        else {
             return;
         };
+        if path.ends_with(".pth") {
+            // What is installed to be edited may be all that is used of this directory.
+            if let Some((site, _)) = path.rsplit_once('/').filter(|_| self.loaded.len() < MAX_SITES) {
+                self.loaded.entry(site.to_owned()).or_default();
+            }
+            return;
+        }
         let Some(module) = python::module_file(path) else { return };
+        process.searches.opened(event.tid);
         match module.owner {
-            Owner::Own if process.own.len() < MAX_OWN && !process.own.contains(&module.path) => {
-                process.own.push(module.path);
+            Owner::Own => {
+                if let Some((directory, _)) =
+                    module.path.rsplit_once('/').filter(|_| self.own.len() < MAX_OWN)
+                {
+                    self.own.insert(directory.to_owned());
+                }
+                if process.own.len() < MAX_OWN && !process.own.contains(&module.path) {
+                    process.own.push(module.path);
+                }
             }
             Owner::Package(top) => {
                 let at = module.path.find("-packages/").map(|at| at + "-packages".len());
@@ -170,7 +197,7 @@ impl<S: Source> Nearby<S> {
                     }
                 }
             }
-            _ => {}
+            Owner::Stdlib => {}
         }
     }
 
@@ -178,7 +205,11 @@ impl<S: Source> Nearby<S> {
     fn ask(&mut self, pid: Pid, failed: bool, now_ns: u64) {
         let Some(process) = self.processes.get_mut(&pid).filter(|process| !process.done) else { return };
         process.done = true;
+        let question = std::mem::take(&mut process.searches).question();
         let process = process.clone();
+        if let Some((path, found)) = question {
+            self.put(Question::Shadows { pid, path, found });
+        }
         let Some(program) = process.program else { return };
         if failed {
             let mut names = process.missing.clone();
@@ -251,8 +282,11 @@ fn answer_all(questions: &Receiver<Question>, answers: &Sender<Event>) {
         let (pid, body) = match question {
             Question::Search { pid, name, place } => (pid, Body::ModuleSearch(search::search(&name, &place))),
             Question::Look { pid, path } => (pid, Body::SourceLook(look::look(&path))),
-            Question::Versions { site, loaded } => {
-                (Pid(0), Body::Distributions(versions::look(&site, &loaded)))
+            Question::Shadows { pid, path, found } => {
+                (pid, Body::ModuleShadows(shadows::look(&path, &found)))
+            }
+            Question::Versions { site, loaded, own } => {
+                (Pid(0), Body::Distributions(versions::look(&site, &loaded, &own)))
             }
         };
         let at_ns = proc::monotonic_ns();
@@ -318,7 +352,7 @@ impl<S: Source> Source for Nearby<S> {
             self.ask(pid, false, now_ns);
         }
         for (site, loaded) in std::mem::take(&mut self.loaded) {
-            self.put(Question::Versions { site, loaded });
+            self.put(Question::Versions { site, loaded, own: self.own.clone() });
         }
         self.take(out, Some(Instant::now() + PATIENCE));
     }

@@ -1,5 +1,5 @@
 //! Which distributions the loaded modules of a directory of packages belong to, and their versions: from `dist-info` and `egg-info`
-//! (PEP 376, PEP 427). Reads file names, `top_level.txt` and the beginning of `RECORD`.
+//! (PEP 376, PEP 427). Reads file names, `top_level.txt`, `direct_url.json` (PEP 610) and the beginning of `RECORD`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,8 @@ use crate::{
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 256 << 10;
 
-pub(super) fn look(site: &str, loaded: &BTreeSet<String>) -> Distributions {
+/// `own` are the directories that own modules were loaded from.
+pub(super) fn look(site: &str, loaded: &BTreeSet<String>, own: &BTreeSet<String>) -> Distributions {
     let mut unclaimed: Vec<String> = loaded.iter().cloned().collect();
     let mut found = Vec::new();
     let mut seen = 0;
@@ -39,12 +40,22 @@ pub(super) fn look(site: &str, loaded: &BTreeSet<String>) -> Distributions {
     for (path, (name, version)) in installed {
         let modules: Vec<String> =
             top_level(&path).into_iter().filter(|module| loaded.contains(module)).collect();
-        if !modules.is_empty() {
+        let editable =
+            editable(&path).filter(|folder| own.iter().any(|one| Path::new(one).starts_with(folder)));
+        if !modules.is_empty() || editable.is_some() {
             unclaimed.retain(|module| !modules.contains(module));
-            found.push(Distribution { name, version, modules });
+            found.push(Distribution { name, version, modules, editable });
         }
     }
     Distributions { site: site.to_owned(), found, unclaimed, complete: readable && seen < MAX_ENTRIES }
+}
+
+/// The folder a distribution is edited in.
+fn editable(path: &Path) -> Option<String> {
+    let told: serde_json::Value = serde_json::from_str(&read(&path.join("direct_url.json"))).ok()?;
+    let is_editable = told.pointer("/dir_info/editable") == Some(&serde_json::Value::Bool(true));
+    let url = told.get("url")?.as_str().filter(|_| is_editable)?;
+    url.strip_prefix("file://").map(str::to_owned)
 }
 
 /// The top-level modules a distribution brings.
@@ -90,10 +101,15 @@ mod tests {
         put("PyYAML-6.0.dist-info/top_level.txt", "_yaml\nyaml\n");
         put("six-1.16.0.dist-info/RECORD", "six.py,sha256=x,7\n");
         put("unused-1.dist-info/RECORD", "unused/__init__.py,,\n");
+        put(
+            "mine-0.1.dist-info/direct_url.json",
+            r#"{"dir_info": {"editable": true}, "url": "file:///home/me/mine"}"#,
+        );
         let loaded = ["dramatiq", "yaml", "six", "mine"].map(str::to_owned).into();
-        let told = look(site.path().to_str().unwrap(), &loaded);
+        let told = look(site.path().to_str().unwrap(), &loaded, &["/home/me/mine/src".to_owned()].into());
         let found: Vec<_> = told.found.iter().map(|one| (one.name.as_str(), one.version.as_str())).collect();
-        assert_eq!(found, [("PyYAML", "6.0"), ("dramatiq", "2.2.1"), ("six", "1.16.0")]);
+        assert_eq!(found, [("PyYAML", "6.0"), ("dramatiq", "2.2.1"), ("mine", "0.1"), ("six", "1.16.0")]);
+        assert_eq!(told.found[2].editable.as_deref(), Some("/home/me/mine"));
         assert_eq!(told.unclaimed, ["mine"]);
         assert!(told.complete);
     }
