@@ -42,7 +42,9 @@ pub struct Wait {
 pub struct Trail {
     /// The directories of the last search that went to the end of the module path, in order.
     pub searched: Vec<String>,
-    /// The look-up that ended it.
+    /// The longest such search.
+    pub longest: Vec<String>,
+    /// The look-up that ended the last.
     pub searched_at: Option<Mark>,
     /// The files of dramatiq that were loaded, by their path inside it (`brokers/stub.py`), and when first.
     pub dramatiq: BTreeMap<String, Mark>,
@@ -180,9 +182,6 @@ impl Trail {
                     if self.run.len() < MAX_SEARCHED && self.run.iter().all(|(known, _)| known != path) {
                         self.run.push((path.to_owned(), mark));
                     }
-                } else if call.errno == 0 && self.run.last().is_some_and(|(last, _)| is_in(path, last)) {
-                    // Found.
-                    self.run.clear();
                 } else if call.errno == 0 || !is_directory {
                     self.end_run();
                 }
@@ -199,12 +198,11 @@ impl Trail {
         if run.len() >= 2 && run.last().is_some_and(|(path, _)| is_library(path)) {
             self.searched_at = run.last().map(|(_, mark)| *mark);
             self.searched = run.into_iter().map(|(path, _)| path).collect();
+            if self.searched.len() >= self.longest.len() {
+                self.longest.clone_from(&self.searched);
+            }
         }
     }
-}
-
-fn is_in(path: &str, directory: &str) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Whether a directory of the module path holds the standard library or installed packages: what comes last on it.

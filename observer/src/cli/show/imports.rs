@@ -96,7 +96,7 @@ fn parts<'a>(args: &Args, model: &'a Model, started_ns: u64) -> Vec<Part<'a>> {
 /// From its imports; where they were not seen, from what its first thread asked for in vain.
 fn module_path<'a>(model: &'a Model, program: &'a Program) -> ModulePath<'a> {
     let (directories, complete) = program.search_path();
-    let asked = model.imports.of(program.pid).map(|trail| trail.searched.as_slice()).unwrap_or_default();
+    let asked = model.imports.of(program.pid).map(|trail| trail.longest.as_slice()).unwrap_or_default();
     if directories.is_empty() && program.modules.iter().all(|module| module.inferred) {
         return ModulePath { directories: asked, complete: false, inferred: true };
     }
