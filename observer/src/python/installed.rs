@@ -151,7 +151,8 @@ impl Start {
     }
 
     /// Interpreters the command may start, the likeliest first: what it names, what the scripts it names begin with, what PATH and
-    /// virtual environments hold, and what pyenv would choose. Resolved, each once.
+    /// virtual environments hold, and what pyenv would choose. Resolved, each once. A command that is an interpreter is expected to start
+    /// no other: each that is expected costs a tenth of a second or more when it is let go of.
     pub fn interpreters(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for word in self.words.iter().take(8) {
@@ -163,6 +164,9 @@ impl Start {
                     self.follow(word, &mut found, 0);
                 }
             }
+        }
+        if self.is_python() {
+            return found;
         }
         for name in ["python", "python3"] {
             self.follow(name, &mut found, 0);
@@ -190,6 +194,12 @@ impl Start {
             }
         }
         found
+    }
+
+    /// Whether the command is an interpreter itself, and no script that may choose one.
+    fn is_python(&self) -> bool {
+        let first = self.words.first().and_then(|word| self.on_path(word));
+        first.is_some_and(|file| may_be_python(&file.to_string_lossy()) && script(&file).is_none())
     }
 
     /// Takes an executable, or what a script begins with, or what pyenv's shim would start.
@@ -292,7 +302,7 @@ mod tests {
         fs::write(bin.join("python3.99"), "\x7fELF").unwrap();
         fs::write(bin.join("worker"), format!("#!{}\n", bin.join("python3.99").display())).unwrap();
         let environment = vec![format!("PATH={}", bin.display())];
-        for words in [vec!["worker"], vec!["sh", "-c", "exec python3.99 x.py"]] {
+        for words in [vec!["worker"], vec!["sh", "-c", "exec python3.99 x.py"], vec!["python3.99", "x.py"]] {
             let words = words.into_iter().map(str::to_owned).collect();
             let start = Start { words, environment: environment.clone(), cwd: dir.path().to_owned() };
             assert_eq!(

@@ -62,7 +62,8 @@ pub fn distributions<'a>(line: &'a mut Line, distributions: &Distributions) -> &
         format!("{} {}{editable}", one.name, one.version)
     };
     let found: Vec<String> = distributions.found.iter().map(one).collect();
-    line.push(DIM, format!("{}: ", distributions.site)).push(PLAIN, found.join(", "));
+    line.push(DIM, format!("{}: ", distributions.site));
+    line.push(PLAIN, if found.is_empty() { "no distribution in use".to_owned() } else { found.join(", ") });
     if !distributions.unclaimed.is_empty() {
         line.push(ODD, format!("; of no distribution: {}", distributions.unclaimed.join(", ")));
     }
