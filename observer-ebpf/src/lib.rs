@@ -50,6 +50,8 @@ pub const IMPORTER_MAX: usize = 384;
 pub const FUNCTION_MAX: usize = 64;
 /// Interpreters whose layout is known at one time.
 pub const PYTHONS_MAX: u32 = 64;
+/// Words of 64 system calls each, in [`Processor::watched`].
+pub const WATCHED_WORDS: usize = 8;
 /// A call that lasts longer is reported when it returns.
 pub const SLOW_NS: u64 = 1_000_000_000;
 
@@ -519,9 +521,11 @@ wire! {
 
 wire! {
     /// A tracked thread: value of the `THREADS` table, by thread id.
-    pub struct Thread = 16 {
+    pub struct Thread = 24 {
         /// Entry of the call it is in.
         pub enter_ns: u64,
+        /// The same in ticks of the kernel (`jiffies`).
+        pub enter_ticks: u64,
         /// Number of the call it is in; −1 for none, −2 when it was in one as we came.
         pub nr: i32,
         /// 1 until its first `execve`: only that is recorded.
@@ -562,7 +566,7 @@ pub mod socket_flag {
 wire! {
     /// How a system call's arguments stand in `pt_regs` on this processor, and the calls the dispatcher itself knows: the global
     /// `PROCESSOR`.
-    pub struct Processor = 40 {
+    pub struct Processor = 104 {
         /// Offsets of the six arguments.
         pub args: [u32; 6],
         /// Offset of the number.
@@ -573,6 +577,8 @@ wire! {
         pub execveat: u32,
         /// Keeps the size a multiple of eight.
         pub pad: u32,
+        /// A bit for each call that has a program of its own, at its entry or its return.
+        pub watched: [u64; WATCHED_WORDS],
     }
 }
 
