@@ -47,6 +47,9 @@ pub struct Args {
     /// Ask this broker for its own account in each run, as `observer attach --broker` does
     #[arg(long, value_name = "URL|worker", env = "OBSERVER_BROKER", hide_env_values = true)]
     pub broker: Option<String>,
+    /// The broker's management API, when it is not ten thousand ports above AMQP
+    #[arg(long, value_name = "URL", requires = "broker")]
+    pub management: Option<String>,
     /// A run fails when this is its verdict, and works otherwise
     #[arg(long, value_name = "CODE", value_parser = code)]
     pub until_verdict: Option<Code>,
