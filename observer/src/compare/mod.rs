@@ -8,13 +8,17 @@ pub mod bisect;
 mod divergence;
 mod effects;
 mod environment;
+mod evidence;
+mod files;
 mod given;
 mod normal;
 pub mod run;
 pub mod toggle;
+mod touched;
 
 use serde::Serialize;
 
+use evidence::Evidence;
 use run::Run;
 
 /// What kind of thing differs. The names are public.
@@ -92,8 +96,10 @@ pub struct Comparison {
 pub fn compare(working: &Run, failing: &Run) -> Comparison {
     let diverged = divergence::first(working, failing);
     let mut differences = Vec::new();
-    given::differences(working, failing, &mut differences);
-    environment::differences(working, failing, diverged.as_ref(), &mut differences);
+    let evidence = Evidence::new(working, failing);
+    given::differences(working, failing, &evidence, &mut differences);
+    environment::differences(working, failing, diverged.as_ref(), &evidence, &mut differences);
+    files::differences(working, failing, diverged.as_ref(), &evidence, &mut differences);
     effects::differences(working, failing, &mut differences);
     differences.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| (a.kind, &a.key).cmp(&(b.kind, &b.key))));
     for (rank, difference) in (1..).zip(&mut differences) {

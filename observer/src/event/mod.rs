@@ -8,7 +8,7 @@ mod program;
 
 mod disk;
 
-pub use disk::{ModuleSearch, Near, SourceLook};
+pub use disk::{Distributions, FileLook, ModuleSearch, Near, SourceLook};
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
@@ -87,7 +87,7 @@ pub struct Event {
     /// What.
     #[serde(flatten)]
     pub body: Body,
-    /// The bytes that were carried, for [`Body::Data`] and [`Body::Output`]. Never part of the JSON: the session keeps them beside it.
+    /// The bytes that were carried, for [`Body::Data`] and [`Body::Output`]; for [`Body::FileLook`] until they are replaced by their hash. Never part of the JSON: the session keeps them beside it.
     #[serde(skip)]
     pub bytes: Vec<u8>,
 }
@@ -383,6 +383,10 @@ pub enum Body {
     ModuleSearch(ModuleSearch),
     /// The source of a module of this process was looked at.
     SourceLook(SourceLook),
+    /// A text that this process read was looked at.
+    FileLook(FileLook),
+    /// The distributions that this process's modules come from were listed.
+    Distributions(Distributions),
 }
 
 /// Who sent a signal.
@@ -457,7 +461,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 42] = [
+    pub const KINDS: [&str; 44] = [
         "fork",
         "thread",
         "exec",
@@ -500,6 +504,8 @@ impl Body {
         "broker-access",
         "module-search",
         "source-look",
+        "file-look",
+        "distributions",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -547,6 +553,8 @@ impl Body {
             Self::BrokerAccess(_) => "broker-access",
             Self::ModuleSearch(_) => "module-search",
             Self::SourceLook(_) => "source-look",
+            Self::FileLook(_) => "file-look",
+            Self::Distributions(_) => "distributions",
         }
     }
 

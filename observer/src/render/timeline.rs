@@ -93,6 +93,8 @@ fn describe(line: &mut Line, event: &Event) {
         Body::Note { level, text } => line.push(level_style(*level), text),
         Body::ModuleSearch(search) => disk::search(line, search),
         Body::SourceLook(look) => disk::look(line, look),
+        Body::FileLook(look) => disk::text(line, look),
+        Body::Distributions(installed) => disk::installed(line, installed),
         Body::Stuck { syscall, since_ns, on, .. } => {
             let on = on.get().map_or(String::new(), |on| format!(" on {on}"));
             let after = units::duration(event.at_ns.saturating_sub(*since_ns));

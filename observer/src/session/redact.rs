@@ -143,6 +143,13 @@ impl Redactor {
                 }
             }
             Body::SourceLook(look) => self.text(&mut look.path),
+            Body::Distributions(installed) => self.text(&mut installed.folder),
+            Body::FileLook(look) => {
+                self.text(&mut look.path);
+                // What a file says is nobody's business: only whether two say the same.
+                let content = std::mem::take(&mut event.bytes);
+                look.digest = (!content.is_empty()).then(|| self.digest(&content)).flatten();
+            }
             Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
@@ -330,13 +337,23 @@ impl Redactor {
     }
 
     fn placeholder(&self, value: &[u8]) -> String {
+        match self.hash(value) {
+            Some([first, second, ..]) => format!("«redacted:{first:02x}{second:02x}»"),
+            None => "«redacted»".to_owned(),
+        }
+    }
+
+    /// Of a content: sixteen hexadecimal digits.
+    fn digest(&self, content: &[u8]) -> Option<String> {
+        let [a, b, c, d, e, f, g, h, ..] = self.hash(content)?;
+        Some(format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h])))
+    }
+
+    fn hash(&self, value: &[u8]) -> Option<[u8; 32]> {
         // HMAC takes a key of any length.
-        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
-            return "«redacted»".to_owned();
-        };
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
         hmac.update(value);
-        let hash = hmac.finalize().into_bytes();
-        format!("«redacted:{:02x}{:02x}»", hash[0], hash[1])
+        Some(hmac.finalize().into_bytes().into())
     }
 }
 

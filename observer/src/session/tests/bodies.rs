@@ -200,6 +200,17 @@ fn brokers() -> [Body; 9] {
             complete: true,
             ..SourceLook::default()
         }),
+        Body::FileLook(FileLook {
+            path: "/srv/app/.env".into(),
+            len_bytes: 211,
+            digest: None,
+            variables: vec![(3, "SHOP_REGION".into())],
+            alike: vec![(4, "QUEUE_NAME".into())],
+        }),
+        Body::Distributions(Distributions {
+            folder: "/venv/lib/python3.12/site-packages".into(),
+            found: vec![("pika".into(), "1.4.4".into())],
+        }),
     ]
 }
 
@@ -240,6 +251,8 @@ const fn complete(body: &Body) -> bool {
         | Body::BrokerAlarm(_)
         | Body::BrokerAccess(_)
         | Body::ModuleSearch(_)
-        | Body::SourceLook(_) => true,
+        | Body::SourceLook(_)
+        | Body::FileLook(_)
+        | Body::Distributions(_) => true,
     }
 }

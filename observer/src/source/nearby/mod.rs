@@ -7,9 +7,10 @@
 
 mod look;
 mod search;
+mod text;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -33,6 +34,8 @@ const MAX_SITES: usize = 8;
 /// Modules searched for, and sources looked at, in one observation.
 const MAX_SEARCHES: usize = 24;
 const MAX_LOOKS: usize = 300;
+/// Texts that were read, and are looked at, in one observation.
+const MAX_TEXTS: usize = 3_000;
 /// How long the end of the observation waits for the disk.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// A worker that has lived so long without a connection may have nothing to consume.
@@ -43,6 +46,8 @@ const O_ACCMODE: u64 = 3;
 enum Question {
     Search { pid: Pid, name: String, place: search::Place },
     Look { pid: Pid, path: String },
+    Text { pid: Pid, path: String, program: Arc<Program>, own: bool },
+    Distributions { pid: Pid, folder: String },
 }
 
 /// A source, and the disk beside it.
@@ -52,10 +57,11 @@ pub struct Nearby<S> {
     sites: Vec<String>,
     searched: BTreeSet<String>,
     looked: BTreeSet<String>,
+    texts: HashSet<String>,
     asked: usize,
     answered: usize,
     questions: Option<Sender<Question>>,
-    answers: Option<Receiver<Event>>,
+    answers: Option<Receiver<Option<Event>>>,
 }
 
 /// What is remembered of a process.
@@ -73,6 +79,7 @@ struct Program {
     cwd: String,
     command: Option<Command>,
     module_path: Vec<String>,
+    names: text::Names,
 }
 
 impl<S: Source> Nearby<S> {
@@ -84,6 +91,7 @@ impl<S: Source> Nearby<S> {
             sites: Vec::new(),
             searched: BTreeSet::new(),
             looked: BTreeSet::new(),
+            texts: HashSet::new(),
             asked: 0,
             answered: 0,
             questions: None,
@@ -111,7 +119,7 @@ impl<S: Source> Nearby<S> {
             }
             Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => {
                 let path = call.resolved.get().or_else(|| call.path.get());
-                if let Some(path) = path.filter(|path| path.ends_with(".py") || path.ends_with(".pyc")) {
+                if let Some(path) = path {
                     self.opened(event.pid, path);
                 }
             }
@@ -143,20 +151,45 @@ impl<S: Source> Nearby<S> {
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.program.is_some()) else {
             return;
         };
-        let Some(module) = python::module_file(path) else { return };
-        match module.owner {
-            Owner::Own if process.own.len() < MAX_OWN && !process.own.contains(&module.path) => {
-                process.own.push(module.path);
+        let Some(module) = python::module_file(path) else {
+            if is_text(path) {
+                self.read(pid, path.to_owned(), true);
             }
-            Owner::Package(_) if self.sites.len() < MAX_SITES => {
+            return;
+        };
+        if module.path.ends_with(".so") {
+            return;
+        }
+        match module.owner {
+            Owner::Own => {
+                if process.own.len() < MAX_OWN && !process.own.contains(&module.path) {
+                    process.own.push(module.path.clone());
+                }
+                self.read(pid, module.path, true);
+            }
+            Owner::Package(_) => {
                 let at = module.path.find("-packages/").map(|at| at + "-packages".len());
                 if let Some(site) = at.and_then(|at| module.path.get(..at))
+                    && self.sites.len() < MAX_SITES
                     && !self.sites.iter().any(|known| known == site)
                 {
                     self.sites.push(site.to_owned());
+                    self.put(Question::Distributions { pid, folder: site.to_owned() });
                 }
+                self.read(pid, module.path, false);
             }
-            _ => {}
+            Owner::Stdlib => {}
+        }
+    }
+
+    /// A text was read: what is it, and which variables does it name?
+    fn read(&mut self, pid: Pid, path: String, own: bool) {
+        let program = self.processes.get(&pid).and_then(|process| process.program.clone());
+        if let Some(program) = program
+            && self.texts.len() < MAX_TEXTS
+            && self.texts.insert(path.clone())
+        {
+            self.put(Question::Text { pid, path, program, own });
         }
     }
 
@@ -224,7 +257,7 @@ impl<S: Source> Nearby<S> {
         while self.answered < self.asked {
             let wait = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
             match answers.recv_timeout(wait) {
-                Ok(event) => out.push(event),
+                Ok(event) => out.extend(event),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
             self.answered += 1;
@@ -232,14 +265,24 @@ impl<S: Source> Nearby<S> {
     }
 }
 
-fn answer_all(questions: &Receiver<Question>, answers: &Sender<Event>) {
+fn answer_all(questions: &Receiver<Question>, answers: &Sender<Option<Event>>) {
     for question in questions {
-        let (pid, body) = match question {
-            Question::Search { pid, name, place } => (pid, Body::ModuleSearch(search::search(&name, &place))),
-            Question::Look { pid, path } => (pid, Body::SourceLook(look::look(&path))),
+        let (pid, body, bytes) = match question {
+            Question::Search { pid, name, place } => {
+                (pid, Some(Body::ModuleSearch(search::search(&name, &place))), Vec::new())
+            }
+            Question::Look { pid, path } => (pid, Some(Body::SourceLook(look::look(&path))), Vec::new()),
+            Question::Text { pid, path, program, own } => {
+                let (look, content) = text::look(pid, &path, &program.names, own).unzip();
+                (pid, look.map(Body::FileLook), content.unwrap_or_default())
+            }
+            Question::Distributions { pid, folder } => {
+                (pid, Some(Body::Distributions(text::distributions(&folder))), Vec::new())
+            }
         };
         let at_ns = proc::monotonic_ns();
-        let event = Event { at_ns, pid, tid: Tid(0), observed_from: Origin::Proc, body, bytes: Vec::new() };
+        let event =
+            body.map(|body| Event { at_ns, pid, tid: Tid(0), observed_from: Origin::Proc, body, bytes });
         if answers.send(event).is_err() {
             return;
         }
@@ -270,7 +313,15 @@ fn program(exec: &Exec, parents: Option<Arc<Program>>) -> Option<Arc<Program>> {
     {
         module_path.push(if entry.starts_with('/') { entry.to_owned() } else { format!("{cwd}/{entry}") });
     }
-    Some(Arc::new(Program { cwd, command, module_path }))
+    Some(Arc::new(Program { cwd, command, module_path, names: text::Names::of(variables) }))
+}
+
+/// Whether a file that is no module may be one that somebody wrote for the program: nothing of the system's own accounts, of the
+/// interpreter or of an installed distribution, but for what changes the module path.
+fn is_text(path: &str) -> bool {
+    let system = ["/proc/", "/sys/", "/dev/"].iter().any(|folder| path.starts_with(folder));
+    let library = path.ends_with(".so") || path.contains(".so.") || path.ends_with(".cache");
+    !system && !library && (python::owner(path) == Owner::Own || path.ends_with(".pth"))
 }
 
 impl<S: Source> Source for Nearby<S> {
