@@ -53,6 +53,13 @@ pub enum Kind {
     Exit,
 }
 
+impl Kind {
+    /// The public name, as in JSON.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {

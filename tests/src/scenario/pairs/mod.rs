@@ -192,6 +192,10 @@ fn record(side: &Scenario, lab: &Lab<'_>, place: &mut Place) -> Result<()> {
     fs::remove_dir_all(place.scene())?;
     fs::create_dir(place.scene())?;
     fs::set_permissions(place.scene(), Permissions::from_mode(0o777))?;
+    // A handshake on what is printed must not be met by what the other side printed.
+    for name in ["log/stdout", "log/stderr"] {
+        let _ = fs::remove_file(place.path(name));
+    }
     place.use_venv(&python::venv(side)?);
     place.furnish(side)?;
     let judgement = run::play(side, lab, place, None);
