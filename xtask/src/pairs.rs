@@ -35,12 +35,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         Some(program) => program.canonicalize()?,
         None => machine::observer()?,
     };
-    run(&Options {
-        patterns: &args.patterns,
-        jobs: args.jobs,
-        bisect: !args.only_diff,
-        program: &program,
-    })
+    run(&Options { patterns: &args.patterns, jobs: args.jobs, bisect: !args.only_diff, program: &program })
 }
 
 /// All of them, with this observer.

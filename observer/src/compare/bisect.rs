@@ -46,7 +46,8 @@ pub fn search<E>(
     known: &mut Vec<usize>,
     test: &mut Test<'_, E>,
 ) -> Result<Answer, E> {
-    let mut search = Search { all: (0..count).collect(), repeat: repeat.max(1), seen: BTreeMap::new(), known, test };
+    let mut search =
+        Search { all: (0..count).collect(), repeat: repeat.max(1), seen: BTreeMap::new(), known, test };
     let none = BTreeSet::new();
     // What was recorded must happen again, or nothing can be learnt from changing it.
     for base in [Base::Failing, Base::Working] {
@@ -103,7 +104,9 @@ impl Base {
             Self::Failing => "the failing run did not fail again",
             Self::Working => "the working run did not work again",
         };
-        format!("{what}: it does not always come out the same, or something that cannot be toggled has changed")
+        format!(
+            "{what}: it does not always come out the same, or something that cannot be toggled has changed"
+        )
     }
 }
 

@@ -98,15 +98,14 @@ pub(super) fn facts(run: &Run) -> BTreeMap<String, String> {
             }
         }
         if let Some(closed) = &said.closed {
-            facts
-                .entry("closed".to_owned())
-                .or_insert_with(|| format!("{} {}", closed.code, closed.text));
+            facts.entry("closed".to_owned()).or_insert_with(|| format!("{} {}", closed.code, closed.text));
         }
     }
     if facts.is_empty() {
-        let tried = run.model.connections.iter().filter(|connection| {
-            !connection.is_datagram && !run.model.connections.is_own_loop(connection)
-        });
+        let tried =
+            run.model.connections.iter().filter(|connection| {
+                !connection.is_datagram && !run.model.connections.is_own_loop(connection)
+            });
         for connection in tried {
             if let Known::Is(Address::Inet { ip, port }) = &connection.peer {
                 facts.entry("address".to_owned()).or_insert_with(|| format!("{ip}:{port}"));

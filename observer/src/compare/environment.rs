@@ -45,7 +45,13 @@ const NOISE: [&str; 35] = [
 ];
 const NOISE_PREFIXES: [&str; 6] = ["SUDO_", "GNOME_", "VSCODE_", "GPG_", "DBUS_", "SYSTEMD_"];
 
-pub(super) fn differences(working: &Run, failing: &Run, diverged: Option<&Found>, evidence: &Evidence<'_>, out: &mut Vec<Difference>) {
+pub(super) fn differences(
+    working: &Run,
+    failing: &Run,
+    diverged: Option<&Found>,
+    evidence: &Evidence<'_>,
+    out: &mut Vec<Difference>,
+) {
     let (Some(a), Some(b)) = (&working.program, &failing.program) else { return };
     let (Some(a), Some(b)) = (variables(a), variables(b)) else { return };
     let lost_modules = diverged.is_some_and(|diverged| diverged.found.text.contains("loads "));
@@ -102,7 +108,8 @@ fn by_name(name: &str, modules_differ: bool, evidence: &Evidence<'_>) -> (u32, &
     const UNICODE: [&str; 2] = ["UnicodeDecodeError", "UnicodeEncodeError"];
     let text = name == "LANG" || name == "LANGUAGE" || name.starts_with("LC_");
     let encoding = ["PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE"].contains(&name);
-    let named_like_broker = ["AMQP", "RABBIT", "BROKER"].iter().any(|word| name.to_ascii_uppercase().contains(word));
+    let named_like_broker =
+        ["AMQP", "RABBIT", "BROKER"].iter().any(|word| name.to_ascii_uppercase().contains(word));
     match name {
         _ if (text || encoding) && evidence.raised(&UNICODE).is_some() => {
             (120, "decides the encoding of texts, and the run that fails could not read one")

@@ -21,7 +21,8 @@ pub(super) struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     pub(super) fn new(working: &'a Run, failing: &'a Run) -> Self {
         let facts = |run| effects::facts(run).into_iter().flat_map(|(name, value)| fact(&name, value));
-        let (a, b): (BTreeSet<String>, BTreeSet<String>) = (facts(working).collect(), facts(failing).collect());
+        let (a, b): (BTreeSet<String>, BTreeSet<String>) =
+            (facts(working).collect(), facts(failing).collect());
         let told = |run: &Run| {
             let raised = run.model.tracebacks.iter().flat_map(|raised| raised.traceback.chain());
             raised
@@ -54,7 +55,12 @@ impl<'a> Evidence<'a> {
     }
 
     /// That a variable's values or name show in what the runs did.
-    pub(super) fn of_variable(&self, name: &str, working: Option<&str>, failing: Option<&str>) -> Option<Sign> {
+    pub(super) fn of_variable(
+        &self,
+        name: &str,
+        working: Option<&str>,
+        failing: Option<&str>,
+    ) -> Option<Sign> {
         let signs = [
             self.paths(&entries(working), &entries(failing)),
             self.spoken(name, failing),
@@ -72,14 +78,21 @@ impl<'a> Evidence<'a> {
         };
         let (a, b) = (one(working, failing), one(failing, working));
         let (works, fails) = (&self.working.touched, &self.failing.touched);
-        for (from, to, got, other, in_failing) in [(&a, &b, works, fails, false), (&b, &a, fails, works, true)] {
+        for (from, to, got, other, in_failing) in
+            [(&a, &b, works, fails, false), (&b, &a, fails, works, true)]
+        {
             for folder in from {
                 for rest in got.below(folder) {
                     for beside in to {
                         let (path, there) = (format!("{folder}{rest}"), format!("{beside}{rest}"));
                         if other.lacks(&there) && !other.got.contains_key(&there) {
                             let run = if in_failing { "fails" } else { "works" };
-                            return Some((125, format!("the run that {run} found {path}, the other looked for {there} in vain")));
+                            return Some((
+                                125,
+                                format!(
+                                    "the run that {run} found {path}, the other looked for {there} in vain"
+                                ),
+                            ));
                         }
                         if !in_failing && touched::differ(got.looks.get(&path), other.looks.get(&there)) {
                             return Some((122, format!("it leads to {path} and {there}, which differ")));
@@ -135,7 +148,9 @@ impl<'a> Evidence<'a> {
     fn named(&self, name: &str) -> Option<Sign> {
         let looks = || [self.working, self.failing].into_iter().flat_map(|run| run.touched.looks.values());
         let line = |names: &[(u32, String)]| names.iter().find(|(_, one)| one == name).map(|(line, _)| *line);
-        let own = |weight: u32, by: for<'l> fn(&'l crate::event::FileLook) -> &'l [(u32, String)], owned: bool| {
+        let own = |weight: u32,
+                   by: for<'l> fn(&'l crate::event::FileLook) -> &'l [(u32, String)],
+                   owned: bool| {
             let of = |look: &&crate::event::FileLook| {
                 (crate::python::owner(&look.path) == crate::python::Owner::Own) == owned
             };
@@ -165,9 +180,9 @@ fn fact(name: &str, value: String) -> Vec<String> {
     match name.split_once(' ') {
         Some(("queue", queue)) => vec![queue.to_owned()],
         Some(("consumer", queue)) => vec![queue.trim_start_matches("of ").to_owned()],
-        _ if name == "address" => {
-            value.rsplit_once(':').map_or_else(|| vec![value.clone()], |(ip, port)| vec![ip.to_owned(), port.to_owned()])
-        }
+        _ if name == "address" => value
+            .rsplit_once(':')
+            .map_or_else(|| vec![value.clone()], |(ip, port)| vec![ip.to_owned(), port.to_owned()]),
         _ if name == "closed" => Vec::new(),
         _ => vec![value],
     }
@@ -210,7 +225,10 @@ mod tests {
 
     #[test]
     fn a_url_has_parts_and_a_value_is_one() {
-        assert_eq!(parts("amqp://u:«redacted:3f9a»@rabbit:5672/shop%2Feu?heartbeat=3"), ["u", "rabbit", "5672", "shop/eu"]);
+        assert_eq!(
+            parts("amqp://u:«redacted:3f9a»@rabbit:5672/shop%2Feu?heartbeat=3"),
+            ["u", "rabbit", "5672", "shop/eu"]
+        );
         assert_eq!(parts("amqp://rabbit"), ["rabbit"]);
         assert_eq!(parts("mail"), ["mail"]);
         assert!(parts("").is_empty());

@@ -49,7 +49,8 @@ fn contents(working: &Run, failing: &Run, diverged: Option<&Found>, out: &mut Ve
         // The other run may have wanted the same file, or the one that is to it what this one is to this run.
         let lacked = |run: &Run, path: &str| {
             let there = run.normal.whole(name);
-            run.touched.missing.contains(path) || there.is_some_and(|there| run.touched.missing.contains(&there))
+            run.touched.missing.contains(path)
+                || there.is_some_and(|there| run.touched.missing.contains(&there))
         };
         let (values, weight, why) = match (one, other) {
             (Some(_), Some(path)) if touched::differ(look_a.as_ref(), look_b.as_ref()) => {
@@ -58,12 +59,16 @@ fn contents(working: &Run, failing: &Run, diverged: Option<&Found>, out: &mut Ve
                 let values = (Some(said(look_a.as_ref())), Some(said(look_b.as_ref())));
                 (values, weight, "its content differs, and both runs read it")
             }
-            (Some(path), None) if lacked(failing, path) => {
-                ((Some(said(look_a.as_ref())), None), 110, "is not there in the run that fails, which looked for it")
-            }
-            (None, Some(path)) if lacked(working, path) => {
-                ((None, Some(said(look_b.as_ref()))), 107, "is not there in the run that works, which looked for it")
-            }
+            (Some(path), None) if lacked(failing, path) => (
+                (Some(said(look_a.as_ref())), None),
+                110,
+                "is not there in the run that fails, which looked for it",
+            ),
+            (None, Some(path)) if lacked(working, path) => (
+                (None, Some(said(look_b.as_ref()))),
+                107,
+                "is not there in the run that works, which looked for it",
+            ),
             _ => continue,
         };
         // Two files of one name in two places: what led there is what differs.

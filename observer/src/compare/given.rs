@@ -89,9 +89,11 @@ fn arguments(working: &Run, failing: &Run, a: &Exec, b: &Exec, evidence: &Eviden
         words.iter().skip(1).filter(|word| !others.contains(word)).cloned().collect()
     };
     let (one, two) = (only(a, b), only(b, a));
-    let signs = one.iter().map(Some).chain([None]).flat_map(|one| {
-        two.iter().map(Some).chain([None]).map(move |two| (one, two))
-    });
+    let signs = one
+        .iter()
+        .map(Some)
+        .chain([None])
+        .flat_map(|one| two.iter().map(Some).chain([None]).map(move |two| (one, two)));
     signs
         .filter_map(|(one, two)| evidence.agreed(one.map(String::as_str), two.map(String::as_str)))
         .max_by_key(|(weight, _)| *weight)

@@ -125,3 +125,6 @@ fn difference(
 ) -> Difference {
     Difference { rank: 0, kind, key: key.into(), working, failing, why: why.into(), weight }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,12 @@ enum Raw {
 impl Reader {
     /// Nothing read yet of a session that began then.
     pub fn new(started_ns: u64) -> Self {
-        Self { model: Model::new(started_ns), raw: Vec::new(), opened: HashSet::new(), touched: Touched::default() }
+        Self {
+            model: Model::new(started_ns),
+            raw: Vec::new(),
+            opened: HashSet::new(),
+            touched: Touched::default(),
+        }
     }
 
     /// Takes in the next event, in order of time.

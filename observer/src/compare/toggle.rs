@@ -68,9 +68,8 @@ impl Start {
 /// are left out without a word.
 pub fn toggles(comparison: &Comparison) -> (Vec<Toggle>, Vec<LeftOut>) {
     let (mut toggles, mut left_out) = (Vec::new(), Vec::new());
-    let of_interpreter = |key: &str| {
-        comparison.differences.iter().any(|one| one.kind == Kind::Interpreter && one.key == key)
-    };
+    let of_interpreter =
+        |key: &str| comparison.differences.iter().any(|one| one.kind == Kind::Interpreter && one.key == key);
     for one in &comparison.differences {
         let why = match one.kind {
             Kind::Env if one.weight < NOISE => continue,

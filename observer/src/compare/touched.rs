@@ -35,7 +35,8 @@ impl Touched {
         match &event.body {
             Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => {
                 if let Some(path) = files::path_of(call) {
-                    let path = python::module_file(path).map_or_else(|| path.to_owned(), |module| module.path);
+                    let path =
+                        python::module_file(path).map_or_else(|| path.to_owned(), |module| module.path);
                     self.get(path, event.at_ns);
                 }
             }
@@ -103,5 +104,6 @@ impl Touched {
 pub(super) fn differ(one: Option<&FileLook>, other: Option<&FileLook>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
     // Of an installed module there is no digest.
-    one.len_bytes != other.len_bytes || (one.digest.is_some() && other.digest.is_some() && one.digest != other.digest)
+    one.len_bytes != other.len_bytes
+        || (one.digest.is_some() && other.digest.is_some() && one.digest != other.digest)
 }

@@ -108,7 +108,7 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 9] {
+fn brokers() -> [Body; 11] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =

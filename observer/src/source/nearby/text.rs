@@ -140,7 +140,8 @@ mod tests {
         let environment = ["SHOP_QUEUE_NAME=a", "HOME=/root", "SHOP_REGION=eu", "QUEUE=mail"];
         let names = Names::of(&environment.map(str::to_owned));
         let mut look = FileLook::default();
-        let text = "import os\nx = os.environ['HOME']\nhome = QUEUE\nqueue_name: str = 'Q'\nr = f\"{p}_REGION\"\n";
+        let text =
+            "import os\nx = os.environ['HOME']\nhome = QUEUE\nqueue_name: str = 'Q'\nr = f\"{p}_REGION\"\n";
         names.find(text, &mut look);
         assert_eq!(look.variables, [(2, "HOME".to_owned())]);
         assert_eq!(look.alike, [(4, "SHOP_QUEUE_NAME".to_owned()), (5, "SHOP_REGION".to_owned())]);
@@ -151,8 +152,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         let names = Names::of(&["HOME=/root".to_owned()]);
-        std::fs::write(path("a.bin"), b"\x7fELF\0").unwrap();
-        std::fs::write(path("a.py"), "x = 'HOME'").unwrap();
+        fs::write(path("a.bin"), b"\x7fELF\0").unwrap();
+        fs::write(path("a.py"), "x = 'HOME'").unwrap();
         let pid = Pid(std::process::id());
         assert_eq!(look(pid, &path("a.bin"), &names, true), None);
         assert_eq!(look(pid, "/dev/zero", &names, true), None);

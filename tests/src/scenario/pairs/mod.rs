@@ -117,7 +117,9 @@ fn odd(pair: &Pair, done: &Done) -> Option<String> {
     let what = &pair.working.what;
     match done {
         Done::NotHere(_) => None,
-        Done::Broken(why) => Some(format!("BROKEN: {}\n  {what}\n  {}", pair.name, why.replace('\n', "\n  "))),
+        Done::Broken(why) => {
+            Some(format!("BROKEN: {}\n  {what}\n  {}", pair.name, why.replace('\n', "\n  ")))
+        }
         Done::Compared(compared) => {
             let bisected = compared.bisected.as_ref().err();
             if compared.rank == Some(1) && bisected.is_none() {
@@ -173,9 +175,8 @@ fn in_place(pair: &Pair, lab: &Lab<'_>, place: &mut Place, bisect: bool) -> Resu
     let (_, diff) = observer(lab, place, &["diff", SIDES[0], SIDES[1]])?;
     let differences = diff["differences"].as_array().cloned().unwrap_or_default();
     let planted = filled(&pair.about.expect, place);
-    let rank_of = |one: &Planted| {
-        differences.iter().position(|found| is(found, one)).map(|position| position + 1)
-    };
+    let rank_of =
+        |one: &Planted| differences.iter().position(|found| is(found, one)).map(|position| position + 1);
     let ranks: Option<Vec<usize>> = planted.iter().map(rank_of).collect();
     let rank = ranks.and_then(|ranks| Some(ranks.iter().max()? + 1 - ranks.len()));
     let head = differences.iter().take(6).map(said).collect();
@@ -224,7 +225,8 @@ fn bisect(pair: &Pair, lab: &Lab<'_>, place: &Place) -> Result<(usize, Result<St
     let same = |set: &[Value]| {
         set.len() == expected.len() && expected.iter().all(|one| set.iter().any(|found| is(found, one)))
     };
-    let names_it = |one: &Planted| left_out.iter().any(|text| text.contains(&format!("{} {}:", one.kind, one.key)));
+    let names_it =
+        |one: &Planted| left_out.iter().any(|text| text.contains(&format!("{} {}:", one.kind, one.key)));
     let (fine, said_short) = match pair.about.bisect {
         Bisect::Proved => (proved && succeeded && same(&found), "proved"),
         Bisect::LeftOut => (!proved && !succeeded && expected.iter().all(names_it), "left out, and said so"),
@@ -234,7 +236,9 @@ fn bisect(pair: &Pair, lab: &Lab<'_>, place: &Place) -> Result<(usize, Result<St
         return Ok((runs, Ok(said_short.to_owned())));
     }
     let mut text = format!("{}: ", if proved { "PROVED" } else { "not proved" });
-    text.push_str(&found.iter().map(|one| format!("{} {}", one["kind"], one["key"])).collect::<Vec<_>>().join(" + "));
+    text.push_str(
+        &found.iter().map(|one| format!("{} {}", one["kind"], one["key"])).collect::<Vec<_>>().join(" + "),
+    );
     text.push_str(&format!("\n{why}\nleft out: {}", left_out.join("; ")));
     for run in report["runs"].as_array().into_iter().flatten() {
         text.push_str(&format!("\n{run}"));

@@ -55,7 +55,10 @@ impl fmt::Display for Totals {
 
 /// Prints the heading.
 pub(super) fn heading() {
-    println!("{:<6} {:<24} {:<38} {:>4}  {:<34} {:>4} {:>6}", "", "pair", "planted", "rank", "bisect", "runs", "secs");
+    println!(
+        "{:<6} {:<24} {:<38} {:>4}  {:<34} {:>4} {:>6}",
+        "", "pair", "planted", "rank", "bisect", "runs", "secs"
+    );
 }
 
 /// Prints a line.
