@@ -5,7 +5,7 @@ use super::{
     store::{ending, read},
 };
 use crate::{
-    event::{Address, Body, Event, Exec, Fd, FileCall, Known, OutputStream, Sender},
+    event::{Address, Body, Event, Exec, Fd, FileCall, FileLook, Known, OutputStream, Sender},
     session::{
         Filter, Redactor, Session,
         testing::{event, header, record, state_dir},
@@ -251,7 +251,7 @@ fn the_command_line_of_a_rival_keeps_no_secret() {
 fn of_a_text_that_was_read_only_a_keyed_hash_is_kept() {
     let kept = |key: u8, content: &str| {
         let look = FileLook { path: "/srv/app/.env".into(), len_bytes: 9, ..FileLook::default() };
-        let mut event = event(Body::FileLook(look));
+        let mut event = event(1, Body::FileLook(look));
         event.bytes = content.as_bytes().to_vec();
         Redactor::with_key([key; 32]).redact_event(&mut event);
         assert!(event.bytes.is_empty());
