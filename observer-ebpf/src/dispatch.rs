@@ -1,13 +1,16 @@
 //! Entry and return of every system call: is the thread ours, when did it enter, and on to the program for that call.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use observer_ebpf::{SLOW_NS, Slow, kind};
+use observer_ebpf::{SLOW_NS, Slow, Thread, kind};
 
 use crate::{
-    emit::{bulk, bytes, call_header, now},
-    kernel::{call, ids, is_compat, is_exec, number},
+    emit::{bulk, bytes, call_header, now, ticks},
+    kernel::{call, ids, is_compat, is_exec, is_watched, number},
     tables::{ENTER, EXIT, THREADS},
 };
+
+/// Ticks below which no call can have lasted [`SLOW_NS`]: the slowest kernels tick a hundred times a second.
+const QUICK_TICKS: u64 = 90;
 
 /// In no call.
 pub const NONE: i32 = -1;
@@ -27,7 +30,8 @@ pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
     unsafe {
         (*thread).nr = nr as i32;
         (*thread).enter_ns = time;
-        if (*thread).armed != 0 {
+        (*thread).enter_ticks = ticks();
+        if (*thread).armed != 0 || !is_watched(nr as u32) {
             return 0;
         }
     }
@@ -44,13 +48,17 @@ pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let Some(thread) = THREADS.get_ptr_mut(ids().1) else { return 0 };
-    let (nr, enter_ns, armed) = unsafe { ((*thread).nr, (*thread).enter_ns, (*thread).armed) };
+    let Thread { enter_ns, enter_ticks, nr, armed } = unsafe { *thread };
     unsafe { (*thread).nr = NONE };
     if nr == NONE {
         return 0;
     }
     let nr = if nr == SINCE_ATTACH { number(&ctx) } else { nr as u32 };
     if armed != 0 && !is_exec(nr) {
+        return 0;
+    }
+    // Most calls are none that anything is recorded of, and over at once: they are not worth the exact time.
+    if !is_watched(nr) && ticks() - enter_ticks < QUICK_TICKS {
         return 0;
     }
     let Some(call) = call() else { return 0 };

@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     programs::RawTracePointContext,
 };
-use observer_ebpf::{Ends, FdFacts, Kernel, Processor, Settings, WALK_MAX, flag};
+use observer_ebpf::{Ends, FdFacts, Kernel, Processor, Settings, WALK_MAX, WATCHED_WORDS, flag};
 
 use crate::tables::{CALL, Call, SCRATCH, SCRATCH_LEN, Walk};
 
@@ -125,6 +125,14 @@ pub fn argument(ctx: &RawTracePointContext, n: usize) -> u64 {
 #[inline(always)]
 pub fn number(ctx: &RawTracePointContext) -> u32 {
     read::<u64>(ctx.arg(0), unsafe { core::ptr::read_volatile(&raw const PROCESSOR.nr) }) as u32
+}
+
+/// Whether a system call has a program of its own.
+#[inline(always)]
+pub fn is_watched(nr: u32) -> bool {
+    let word = (nr / u64::BITS) as usize & (WATCHED_WORDS - 1);
+    let bits = unsafe { core::ptr::read_volatile((&raw const PROCESSOR.watched).cast::<u64>().add(word)) };
+    bits >> (nr % u64::BITS) & 1 != 0
 }
 
 #[inline(always)]

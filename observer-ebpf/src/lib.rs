@@ -42,6 +42,8 @@ pub const ARGS_CHUNKS: usize = 400;
 pub const DATA_CHUNKS: usize = 64;
 /// Most `iovec`s of one call that are looked at: as many as the kernel takes (`UIO_MAXIOV`, `include/uapi/linux/uio.h`).
 pub const IOV_MAX: usize = 1024;
+/// Words of 64 system calls each, in [`Processor::watched`].
+pub const WATCHED_WORDS: usize = 8;
 /// A call that lasts longer is reported when it returns.
 pub const SLOW_NS: u64 = 1_000_000_000;
 
@@ -433,9 +435,11 @@ wire! {
 
 wire! {
     /// A tracked thread: value of the `THREADS` table, by thread id.
-    pub struct Thread = 16 {
+    pub struct Thread = 24 {
         /// Entry of the call it is in.
         pub enter_ns: u64,
+        /// The same in ticks of the kernel (`jiffies`).
+        pub enter_ticks: u64,
         /// Number of the call it is in; −1 for none, −2 when it was in one as we came.
         pub nr: i32,
         /// 1 until its first `execve`: only that is recorded.
@@ -476,7 +480,7 @@ pub mod socket_flag {
 wire! {
     /// How a system call's arguments stand in `pt_regs` on this processor, and the calls the dispatcher itself knows: the global
     /// `PROCESSOR`.
-    pub struct Processor = 40 {
+    pub struct Processor = 104 {
         /// Offsets of the six arguments.
         pub args: [u32; 6],
         /// Offset of the number.
@@ -487,6 +491,8 @@ wire! {
         pub execveat: u32,
         /// Keeps the size a multiple of eight.
         pub pad: u32,
+        /// A bit for each call that has a program of its own, at its entry or its return.
+        pub watched: [u64; WATCHED_WORDS],
     }
 }
 

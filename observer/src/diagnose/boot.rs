@@ -5,7 +5,6 @@
 
 use super::{
     Rule,
-    arguments::{self, Arguments},
     case::{Case, Kind},
     catalogue::Code,
     ends::{self, End},
@@ -15,6 +14,7 @@ use super::{
 use crate::{
     event::Pid,
     model::{mark::Mark, process::Process},
+    python::arguments::{self, Arguments},
     words,
 };
 

@@ -12,7 +12,7 @@ use super::{
     peers,
     refusals::{Refusal, between, quoted, refusals},
 };
-use crate::model::queue::Answer;
+use crate::model::{mark::Mark, queue::Answer};
 
 /// The rules of this family.
 pub(super) const RULES: &[Rule] = &[
@@ -41,6 +41,19 @@ fn resource(text: &str) -> Option<Resource<'_>> {
             after.split_once("vhost '").and_then(|(_, rest)| rest.split_once('\'')).map(|(vhost, _)| vhost);
         Some(Resource { kind, name, vhost })
     })
+}
+
+/// Whether a queue is consumed after a refusal, by the same process, or at least declared by it.
+fn is_mended_later(case: &Case<'_>, refusal: &Refusal<'_>, queue: &str) -> bool {
+    let is_after = |mark: Mark| mark.pid == refusal.pid && mark.at_ns > refusal.last.mark.at_ns;
+    let vhost = refusal.link.facts().vhost.as_deref();
+    let declared = case.model.amqp.queues.get(vhost, queue).and_then(|queue| queue.declared.as_ref());
+    if declared
+        .is_some_and(|it| matches!(it.answer, Some(Answer::Ok { mark, .. }) if !it.passive && is_after(mark)))
+    {
+        return true;
+    }
+    is_consumed_later(case, refusal, queue)
 }
 
 /// Whether a queue is consumed after a refusal, by the same process.

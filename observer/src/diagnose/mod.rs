@@ -4,7 +4,6 @@
 //! Each file but those of the frame, and what families share, holds the rules of one family. A rule concludes from positive evidence only: what was not
 //! observed did not therefore not happen, and a worker that consumes is never called broken.
 
-mod arguments;
 mod boot;
 pub mod case;
 pub mod catalogue;

@@ -39,7 +39,8 @@ pub(super) fn conclude(case: &Case<'_>, findings: Vec<Finding>) -> Explanation {
 }
 
 /// An exception at the top level of a module or script that connects there is what a fault of the connection looks like in Python: where
-/// the sockets or the broker's own words say what that was, the exception only repeats it.
+/// the sockets or the broker's own words say what that was, the exception only repeats it. And in a list of brokers, one that is down is
+/// what the list is for; a name that does not resolve keeps pika (1.4) from those after it.
 fn yield_to_causes(findings: &mut [Finding]) {
     let explained: Vec<Pid> = findings
         .iter()
@@ -49,8 +50,18 @@ fn yield_to_causes(findings: &mut [Finding]) {
         })
         .filter_map(|finding| Some(finding.process?.pid))
         .collect();
-    for finding in findings.iter_mut().filter(|finding| finding.code == Code::ImportException) {
-        if finding.process.is_some_and(|subject| explained.contains(&subject.pid)) {
+    let unresolved: Vec<Pid> = findings
+        .iter()
+        .filter(|finding| finding.code == Code::DnsFailure)
+        .filter_map(|finding| Some(finding.process?.pid))
+        .collect();
+    for finding in findings.iter_mut() {
+        let yields_to = match finding.code {
+            Code::ImportException => &explained,
+            Code::ConnectionRefused => &unresolved,
+            _ => continue,
+        };
+        if finding.process.is_some_and(|subject| yields_to.contains(&subject.pid)) {
             finding.severity = Severity::Warning;
         }
     }

@@ -1,10 +1,10 @@
 //! Descriptors that ran out: calls that failed because a process, or the machine, may have no more files open. Knows events; draws no
 //! conclusions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::mark::Mark;
-use crate::event::{Body, Event, Pid};
+use crate::event::{Body, Event, Pid, Tid};
 
 /// Beyond so many processes new ones are not kept.
 const MAX_PROCESSES: usize = 10_000;
@@ -31,7 +31,7 @@ pub struct Exhausted {
 #[derive(Clone, Debug, Default)]
 pub struct Exhaustion {
     by_pid: BTreeMap<Pid, Exhausted>,
-    made: BTreeMap<Pid, u64>,
+    starved: BTreeSet<(Pid, Tid)>,
 }
 
 impl Exhaustion {
@@ -40,9 +40,9 @@ impl Exhaustion {
         self.by_pid.iter().map(|(pid, exhausted)| (*pid, exhausted))
     }
 
-    /// When a process last made a socket, in nanoseconds on `CLOCK_MONOTONIC`.
-    pub fn last_socket_ns(&self, pid: Pid) -> Option<u64> {
-        self.made.get(&pid).copied()
+    /// Whether a thread of this process got no socket when it last asked for one.
+    pub fn is_starved(&self, pid: Pid) -> bool {
+        self.starved.range((pid, Tid(0))..=(pid, Tid(u32::MAX))).next().is_some()
     }
 
     pub(super) fn add(&mut self, id: u64, event: &Event) {
@@ -50,9 +50,7 @@ impl Exhaustion {
             Body::SocketFailed { errno, .. } => (*errno, true),
             Body::Open(call) => (call.errno, false),
             Body::Socket { .. } => {
-                if self.made.len() < MAX_PROCESSES || self.made.contains_key(&event.pid) {
-                    self.made.insert(event.pid, event.at_ns);
-                }
+                self.starved.remove(&(event.pid, event.tid));
                 return;
             }
             _ => return,
@@ -62,11 +60,40 @@ impl Exhaustion {
         {
             return;
         }
+        if is_socket && self.starved.len() < MAX_PROCESSES {
+            self.starved.insert((event.pid, event.tid));
+        }
         let mark = Mark::new(id, event);
         let fresh = Exhausted { first: mark, last: mark, sockets: 0, files: 0, errno };
         let known = self.by_pid.entry(event.pid).or_insert(fresh);
         (known.last, known.errno) = (mark, errno);
         known.sockets += u64::from(is_socket);
         known.files += u64::from(!is_socket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Fd, SocketId},
+        model::fixture::at,
+    };
+
+    #[test]
+    fn a_thread_without_a_socket_is_not_helped_by_one_of_another_thread() {
+        let failed = |tid| at(10, 7, tid, Body::SocketFailed { family: 2, errno: EMFILE });
+        let made = |tid| {
+            let (socket, fd) = (SocketId(3), Fd(9));
+            at(20, 7, tid, Body::Socket { socket, fd, family: 2, socket_type: 1, protocol: 6 })
+        };
+        let mut exhaustion = Exhaustion::default();
+        exhaustion.add(1, &failed(8));
+        exhaustion.add(2, &failed(9));
+        exhaustion.add(3, &made(9));
+        assert!(exhaustion.is_starved(Pid(7)));
+        exhaustion.add(4, &made(8));
+        assert!(!exhaustion.is_starved(Pid(7)));
+        assert_eq!(exhaustion.iter().map(|(_, exhausted)| exhausted.sockets).collect::<Vec<_>>(), [2]);
     }
 }

@@ -1,5 +1,6 @@
 //! What is specific to CPython: how a path tells whose module it is. Knows paths only; nothing of events, processes or terminals.
 
+pub(crate) mod arguments;
 pub mod command;
 pub mod interpreter;
 pub mod stdlib;

@@ -11,6 +11,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, types::Value};
 use super::{APPLICATION_ID, Ending, Header, SCHEMA_VERSION, SessionError, State, mark};
 use crate::event::{Body, Event, Origin, Pid, Tid};
 
+/// A session is read by one thread at a time: SQLite's own locks would cost a fifth of the time.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+/// KiB of pages kept: events are read in the order of time, which is nearly that of the file.
+const CACHE_KIB: i64 = 16 * 1024;
+
 /// Which events are wanted. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -59,9 +64,9 @@ impl Session {
             Ok(_) => {}
         }
         let sqlite = |source| SessionError::sqlite("open session", path, source);
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+        let connection = Connection::open_with_flags(path, FLAGS).map_err(sqlite)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(sqlite)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sqlite)?;
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         if pragma("application_id").map_err(sqlite)? != APPLICATION_ID {
             return Err(SessionError::NotOurs { path: path.to_owned() });

@@ -103,6 +103,8 @@ fn measure(lab: &Lab, case: Case, tools: &[Tool], rounds: u32) -> Result<Outcome
     let mut series: Vec<Series> =
         tools.iter().map(|tool| Series { tool: *tool, samples: Vec::new(), failed: None }).collect();
     for round in 1..=rounds {
+        // Who comes first has the machine otherwise than who comes last.
+        series.reverse();
         for series in series.iter_mut().filter(|series| series.failed.is_none()) {
             match case.sample(lab, series.tool) {
                 Ok(sample) => {
@@ -120,6 +122,7 @@ fn measure(lab: &Lab, case: Case, tools: &[Tool], rounds: u32) -> Result<Outcome
             }
         }
     }
+    series.sort_by_key(|series| tools.iter().position(|tool| *tool == series.tool));
     let ours = series.iter().any(|series| series.tool == Tool::Observer && series.failed.is_none());
     let probes = if ours { with_program_stats(|| case.sample(lab, Tool::Observer))? } else { None };
     Ok(Outcome { case, series, probes })

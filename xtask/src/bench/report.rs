@@ -6,7 +6,7 @@ use super::case::{Sample, Stats};
 use super::tool::Tool;
 use super::{Outcome, Series};
 
-/// For people: medians, and ratios to nothing.
+/// For people: medians, and the median of the rounds' ratios to nothing.
 pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
     for outcome in outcomes {
         println!("\n{}: median of {rounds}, in {}", outcome.case, outcome.case.unit());
@@ -14,7 +14,6 @@ pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
             "  {:<24}{:>10}{:>9}{:>19}{:>8}{:>9}",
             "watching with", "median", "ratio", "min to max", "cpu s", "whole s"
         );
-        let base = base(outcome);
         for series in &outcome.series {
             if let Some(reason) = &series.failed {
                 println!("  {:<24}failed: {}", series.tool, reason.lines().next().unwrap_or_default());
@@ -30,7 +29,7 @@ pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
                 "  {:<24}{:>10}{:>9}{:>19}{:>8}{:>9}",
                 series.tool,
                 number(middle, decimals),
-                number(ratio(middle, base), 3),
+                number(ratio(series, outcome), 3),
                 format!(
                     "{} to {}",
                     number(values.first().copied(), decimals),
@@ -74,7 +73,7 @@ pub(super) fn json(outcomes: &[Outcome], rounds: u32) -> Value {
                     json!({
                         "tool": series.tool.to_string(),
                         "median": middle,
-                        "ratio": ratio(middle, base(outcome)),
+                        "ratio": ratio(series, outcome),
                         "cpu_s": median(&column(series, |sample| sample.cpu_s)),
                         "whole_s": median(&column(series, |sample| sample.whole_s)),
                         "samples": series.samples,
@@ -99,13 +98,13 @@ fn stats_of(outcome: &Outcome) -> Option<&Stats> {
     ours.samples.last()?.stats.as_ref()
 }
 
-fn base(outcome: &Outcome) -> Option<f64> {
+/// The median of each round's ratio to the same round with nothing: what the machine does meanwhile happens to both.
+fn ratio(series: &Series, outcome: &Outcome) -> Option<f64> {
     let nothing = outcome.series.iter().find(|series| series.tool == Tool::Nothing)?;
-    median(&column(nothing, |sample| Some(sample.value)))
-}
-
-fn ratio(value: Option<f64>, base: Option<f64>) -> Option<f64> {
-    Some(value? / base?)
+    let rounds = series.samples.iter().zip(&nothing.samples);
+    let mut ratios: Vec<f64> = rounds.map(|(sample, nothing)| sample.value / nothing.value).collect();
+    ratios.sort_by(f64::total_cmp);
+    median(&ratios)
 }
 
 fn column(series: &Series, field: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {

@@ -1,17 +1,28 @@
 //! Descriptors that ran out. Knows failed calls and the limit a program was started with.
 
+use std::fmt::Write as _;
+
 use super::super::{
     case::Case,
     catalogue::{Code, Severity},
     finding::{Evidence, Finding},
     peers,
 };
-use crate::{event::Pid, model::hints::Hint, words::names};
+use crate::{
+    event::Pid,
+    model::{
+        dramatiq::{QueueKind, queue_kind},
+        hints::Hint,
+        queue::QueueKey,
+    },
+    words::names,
+};
 
 /// `fd-limit-reached`: EMFILE (or the machine's ENFILE) where a socket was to be made, or a file to be opened.
 ///
 /// Needs: a failed `socket` or `open` with that error. Files alone are only a warning, unless the process ended by it or never reached
-/// its broker: an actor may meet the limit, and the worker consume on. Looks alike: nothing, the error number is the kernel's own.
+/// its broker: an actor may meet the limit, and the worker consume on. Sockets are no failure once each thread that got none makes one, or messages are
+/// acknowledged while all that was declared is consumed. Looks alike: nothing, the error number is the kernel's own.
 /// Documented: getrlimit(2), RLIMIT_NOFILE; Linux 6.1 `fs/file.c`, `alloc_fd`. Failed `accept`, `pipe` and `epoll_create` are not
 /// recorded; a process that meets the limit there meets it at the next socket too.
 pub(super) fn fd_limit_reached(case: &Case<'_>, findings: &mut Vec<Finding>) {
@@ -38,20 +49,27 @@ pub(super) fn fd_limit_reached(case: &Case<'_>, findings: &mut Vec<Finding>) {
             _ => "neither a socket can be made nor a file opened any more",
         };
         let errno = names::errno(exhausted.errno);
-        // It makes sockets again, or consumes all the same: it passed.
-        let later_socket =
-            case.model.exhaustion.last_socket_ns(pid).is_some_and(|made_ns| made_ns > exhausted.last.at_ns);
+        // Each thread that got none makes sockets again, or the work gets done all the same: it passed.
+        let later_socket = !case.model.exhaustion.is_starved(pid);
+        let later_ack = case.model.amqp.lives.outcomes.iter().any(|(worker, work)| {
+            worker == pid && work.last_acked.is_some_and(|last| last.at_ns > exhausted.last.at_ns)
+        });
         let consumes = peers::consumes(case, pid);
-        let is_failure = (exhausted.sockets > 0 && !later_socket && !consumes)
-            || (!peers::was_let_in(case, pid) && !later_socket)
+        let unserved = if consumes { unserved(case, pid) } else { Vec::new() };
+        let is_passed = later_socket || (consumes && later_ack && unserved.is_empty());
+        let is_failure = (exhausted.sockets > 0 && !is_passed)
+            || (!peers::was_let_in(case, pid) && (exhausted.sockets == 0 || !later_socket))
             || peers::failed_exit(case, pid).is_some()
             // Consuming on without a file or a socket to be had, it loses what it is given.
             || (exhausted.sockets > 0 && exhausted.sockets + exhausted.files >= MANY);
-        let summary = if of_machine {
+        let mut summary = if of_machine {
             format!("The machine has no file left to open ({errno}): {what}.")
         } else {
             format!("All file descriptors are in use ({errno}), {whose} reached: {what}.")
         };
+        if is_failure && !unserved.is_empty() {
+            let _ = write!(summary, " It declared {}, and consumes nothing from there.", unserved.join(", "));
+        }
         let count = exhausted.sockets + exhausted.files;
         let hint =
             case.model.hints.get(pid, Hint::Descriptors).map(|mark| Evidence::new(mark, "it prints so"));
@@ -74,6 +92,24 @@ pub(super) fn fd_limit_reached(case: &Case<'_>, findings: &mut Vec<Finding>) {
 
 /// So many failed calls, sockets among them, are no passing shortage.
 const MANY: u64 = 50;
+
+/// The queues that a process declared and did not come to consume, dead letters left aside: one broker connection for each is wanting.
+fn unserved<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<&'a str> {
+    let amqp = &case.model.amqp;
+    let is_consumed = |key: &QueueKey| {
+        amqp.consumers.iter().any(|consumer| {
+            consumer.asked.pid == pid
+                && consumer.confirmed.is_some()
+                && (&consumer.vhost, &consumer.queue) == (&key.0, &key.1)
+        })
+    };
+    let queues = amqp.queues.iter().filter(|(key, queue)| {
+        queue.declared.as_ref().is_some_and(|declared| declared.by.pid == pid)
+            && queue_kind(&key.1) != QueueKind::Dead
+            && !is_consumed(key)
+    });
+    queues.map(|((_, name), _)| name.as_str()).collect()
+}
 
 const fn kind(sockets: bool) -> &'static str {
     if sockets { "socket" } else { "open" }

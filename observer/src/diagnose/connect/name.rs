@@ -23,14 +23,15 @@ const NOTHING_NS: u64 = 1_500_000_000;
 
 /// `dns-failure`: the broker's name was looked up, and no address came back.
 ///
-/// Needs: a process that never spoke to a broker and tried no connection to one; a name that its name server did not know (the answer's
+/// Needs: a process that never spoke to a broker, and tried no connection to one unless it has a list of them (pika 1.4 begins its list
+/// anew after a failed look-up: what follows is never tried); a name that its name server did not know (the answer's
 /// code), or an address book (`/etc/hosts`) that was read again and again without a connection after it; and that the name is the broker's:
 /// a URL says so, or pika's pair of loopback sockets was made just before. What is printed (`gaierror`) only supports it. Looks alike:
 /// another service's name, while the broker is found; a name that resolves at the second try; `getfqdn` at start. Documented:
 /// getaddrinfo(3); RFC 1035, 4.1.1; pika 1.4 `selector_ioloop_adapter.py`, `_AddressResolver`; RFC 6724 for the datagram connects.
 pub(super) fn dns_failure(case: &Case<'_>, findings: &mut Vec<Finding>) {
     for pid in peers::clients(case) {
-        if peers::has_reached(case, pid, Rung::Connect) || !peers::broker_attempts(case, pid).is_empty() {
+        if peers::has_reached(case, pid, Rung::Connect) {
             continue;
         }
         let lookups = &case.model.lookups;
@@ -39,6 +40,9 @@ pub(super) fn dns_failure(case: &Case<'_>, findings: &mut Vec<Finding>) {
             lookups.names(pid).filter(|(_, asked)| is_failed(case, asked)).collect();
         // The resolver adds its search domains to a name: the URL's is the beginning of what was asked for.
         let of_url = failed.iter().find(|(name, _)| hosts.iter().any(|host| is_of(name, host)));
+        if of_url.is_none() && !peers::broker_attempts(case, pid).is_empty() {
+            continue;
+        }
         let of_pair = failed
             .iter()
             .filter(|(_, asked)| peers::makes_pairs(case, pid, asked.first.at_ns, None))
@@ -64,7 +68,9 @@ pub(super) fn dns_failure(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let answer = of_url.or(of_pair).map_or("no address came back".to_owned(), |(_, asked)| told(asked));
         let (summary, title, remedy) = match &name {
             Some(name) => (
-                format!("The broker's host {name} was looked up and {answer}; no connection could be tried."),
+                format!(
+                    "The broker's host {name} was looked up and {answer}; no connection to it could be tried."
+                ),
                 format!("the broker's name {name} does not resolve"),
                 format!(
                     "correct the host in the broker's URL, or make it resolve; to see: getent hosts {name}"

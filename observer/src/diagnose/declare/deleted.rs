@@ -10,7 +10,7 @@ use super::{
         peers,
         refusals::{quoted, refusals},
     },
-    is_consumed_later, resource,
+    is_mended_later, resource,
 };
 use crate::{
     event::Pid,
@@ -80,7 +80,8 @@ pub(super) fn queue_deleted(case: &Case<'_>, findings: &mut Vec<Finding>) {
 
 /// `queue-deleted`, of a queue that was not there from the beginning: 404 as the answer to `basic.consume` or `basic.get`.
 ///
-/// Needs: that code and method, and no consumer of the queue later. Looks alike: a passive declare that only asks whether a queue is
+/// Needs: that code and method, and neither a consumer of the queue nor a declaration later. Looks alike: a thread of dramatiq 1.17 that
+/// consumes before another has declared, and tries again 3 s later; a passive declare that only asks whether a queue is
 /// there, which does not count. Documented: AMQP 0-9-1, `basic.consume`; RabbitMQ 3.10.8 `rabbit_amqqueue.erl`, `not_found`.
 pub(super) fn queue_missing(case: &Case<'_>, findings: &mut Vec<Finding>) {
     let is_so = |closing: &Closing, _: &Link| {
@@ -95,7 +96,7 @@ pub(super) fn queue_missing(case: &Case<'_>, findings: &mut Vec<Finding>) {
             consumer.asked.pid == refusal.pid && consumer.queue == found.name && consumer.confirmed.is_some()
         });
         // One that was consumed before is told by its cancel.
-        if was_consumed || is_consumed_later(case, &refusal, found.name) {
+        if was_consumed || is_mended_later(case, &refusal, found.name) {
             continue;
         }
         let vhost = refusal.link.facts().vhost.as_deref().or(found.vhost).unwrap_or("/");

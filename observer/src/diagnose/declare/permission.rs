@@ -13,6 +13,8 @@ use super::{
 use crate::model::{amqp::Closing, ladder::Rung, link::Link};
 
 const ACCESS_REFUSED: u16 = 403;
+/// The argument of a queue that has its dead letters sent on.
+const DEAD_LETTERS: &str = "x-dead-letter-exchange";
 
 /// `permission-refused`: `channel.close` 403 for want of configure, write or read permission on a resource.
 ///
@@ -37,7 +39,10 @@ pub(super) fn permission_refused(case: &Case<'_>, findings: &mut Vec<Finding>) {
         let (kind, name) = found.map_or(("resource", "(unknown)"), |found| (found.kind, found.name));
         let name = if name.is_empty() { "amq.default" } else { name };
         let method = refusal.last.cause.as_deref().unwrap_or("a method");
-        let permission = permission(text, method, kind);
+        let declared =
+            case.model.amqp.queues.get(facts.vhost.as_deref(), name).and_then(|it| it.declared.as_ref());
+        let keeps_dead_letters = declared.is_some_and(|it| it.arguments.get(DEAD_LETTERS).is_some());
+        let permission = permission(text, method, kind, keeps_dead_letters);
         let summary = format!(
             "User {user} may not {} {kind} {name} in virtual host {vhost}: {method} needs the {permission} permission on it.",
             verb(method)
@@ -71,7 +76,7 @@ pub(super) fn permission_refused(case: &Case<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn permission(text: &str, method: &str, kind: &str) -> &'static str {
+fn permission(text: &str, method: &str, kind: &str, keeps_dead_letters: bool) -> &'static str {
     for word in ["configure", "write", "read"] {
         if text.contains(&format!("{word} access to ")) {
             return word;
@@ -82,6 +87,8 @@ fn permission(text: &str, method: &str, kind: &str) -> &'static str {
         ("basic.consume" | "basic.get" | "queue.purge", _) => "read",
         // A queue's dead letters are written to an exchange.
         ("queue.declare", "exchange") => "write",
+        // Both are looked at, and before 3.12 the text does not say which was wanting.
+        ("queue.declare", "queue") if keeps_dead_letters => "configure or read",
         ("queue.bind" | "queue.unbind", "queue") => "write",
         ("queue.bind" | "queue.unbind", _) => "read",
         _ => "configure",

@@ -8,7 +8,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, MapData, PerCpuArray, ProgramArray, RingBuf},
     programs::{Program, ProgramFd, RawTracePoint},
 };
-use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Settings, Thread, kind};
+use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Settings, Thread, WATCHED_WORDS, kind};
 use syscalls::Sysno;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -143,6 +143,18 @@ fn number(name: &str) -> Option<u32> {
     name.parse::<Sysno>().ok().map(|sysno| sysno.id() as u32)
 }
 
+/// A bit for each call in the two tables.
+fn watched() -> [u64; WATCHED_WORDS] {
+    let mut words = [0; WATCHED_WORDS];
+    for call in ON_ENTER.iter().chain(ON_EXIT).flat_map(|(_, calls)| *calls) {
+        let Some(nr) = number(call) else { continue };
+        if let Some(word) = words.get_mut((nr / u64::BITS) as usize) {
+            *word |= 1 << (nr % u64::BITS);
+        }
+    }
+    words
+}
+
 impl Programs {
     /// Loads and attaches everything. Nothing is recorded until a process is entered in `processes`.
     pub(super) fn load(snaplen: u64) -> Result<Self, SourceError> {
@@ -153,6 +165,7 @@ impl Programs {
             execve: number("execve").unwrap_or(u32::MAX),
             execveat: number("execveat").unwrap_or(u32::MAX),
             pad: 0,
+            watched: watched(),
         });
         let settings =
             Plain(Settings { snaplen, vital_size: super::VITAL_SIZE, bulk_size: super::BULK_SIZE });

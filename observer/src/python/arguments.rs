@@ -3,7 +3,7 @@
 
 /// How many words an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(crate) enum Takes {
     None,
     One,
     /// `nargs="*"`: all up to the next option.
@@ -34,43 +34,53 @@ const OPTIONS: &[(&str, &str, Takes)] = &[
 
 /// An option that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given<'a> {
+pub(crate) struct Given<'a> {
     /// Its long name, of those that dramatiq knows.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// As it was written.
-    pub(super) word: &'a str,
-    pub(super) takes: Takes,
+    pub(crate) word: &'a str,
+    pub(crate) takes: Takes,
     /// What it took.
-    pub(super) values: Vec<&'a str>,
+    pub(crate) values: Vec<&'a str>,
 }
 
 /// Arguments, split.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Arguments<'a> {
+pub(crate) struct Arguments<'a> {
     /// The module with the broker, then further modules.
-    pub(super) modules: Vec<&'a str>,
+    pub(crate) modules: Vec<&'a str>,
     /// Options, in order.
-    pub(super) options: Vec<Given<'a>>,
+    pub(crate) options: Vec<Given<'a>>,
     /// Options that dramatiq does not know.
-    pub(super) unknown: Vec<&'a str>,
+    pub(crate) unknown: Vec<&'a str>,
 }
 
-/// The words after `-m dramatiq`, or after the script `dramatiq`.
-pub(super) fn own_words(argv: &[String]) -> Option<&[String]> {
-    let module = argv.iter().position(|word| word == "-mdramatiq").or_else(|| {
-        let at = argv.windows(2).position(|words| {
-            matches!(words, [flag, module] if flag == "-m" && matches!(module.as_str(), "dramatiq" | "dramatiq.__main__"))
-        });
-        at.map(|at| at + 1)
-    });
-    let script = |word: &String| matches!(word.rsplit('/').next(), Some("dramatiq" | "dramatiq-gevent"));
-    let at = module.or_else(|| argv.iter().position(script))?;
+/// The words after `-m dramatiq`, or after the script `dramatiq`; `None` of every other program.
+pub(crate) fn own_words(argv: &[String]) -> Option<&[String]> {
+    let is_module = |name: &str| matches!(name, "dramatiq" | "dramatiq.__main__");
+    let is_script = |word: &String| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        matches!(name, "dramatiq" | "dramatiq-gevent") || word.ends_with("/dramatiq/__main__.py")
+    };
+    let at = match super::module_of(argv) {
+        Some(module) if is_module(module) => {
+            argv.iter().position(|word| is_module(word.trim_start_matches("-m")))?
+        }
+        Some(_) => return None,
+        // The program itself, or the first word that is no option of the interpreter.
+        None if argv.first().is_some_and(is_script) => 0,
+        None => argv.iter().skip(1).position(|word| !word.starts_with('-')).map(|at| at + 1)?,
+    };
+    let found = argv.get(at)?;
+    if !is_script(found) && !is_module(found.trim_start_matches("-m")) {
+        return None;
+    }
     argv.get(at + 1..)
 }
 
 impl<'a> Arguments<'a> {
     /// Splits the words.
-    pub(super) fn of(words: &'a [String]) -> Self {
+    pub(crate) fn of(words: &'a [String]) -> Self {
         let mut arguments = Self::default();
         let mut rest = words.iter().map(String::as_str).peekable();
         while let Some(word) = rest.next() {
@@ -102,12 +112,12 @@ impl<'a> Arguments<'a> {
     }
 
     /// The last time an option was given: that is the one that counts.
-    pub(super) fn option(&self, name: &str) -> Option<&Given<'a>> {
+    pub(crate) fn option(&self, name: &str) -> Option<&Given<'a>> {
         self.options.iter().rev().find(|given| given.name == name)
     }
 
     /// The option that took what looks like a module's name, where no module is left: one that takes many before one that takes one.
-    pub(super) fn swallower(&self) -> Option<(&Given<'a>, &'a str)> {
+    pub(crate) fn swallower(&self) -> Option<(&Given<'a>, &'a str)> {
         if !self.modules.is_empty() {
             return None;
         }
