@@ -134,7 +134,7 @@ fn by_name(name: &str, modules_differ: bool, evidence: &Evidence<'_>) -> (u32, &
         _ if name.starts_with("TOX_") => (22, "tox sets it"),
         _ if name.to_ascii_lowercase().starts_with("dramatiq") => (92, "dramatiq reads it"),
         // Where it is known what the sources name, a name that they do not name is a weaker sign.
-        _ if named_like_broker && evidence.knows_sources() => (50, "is named like the broker's address"),
+        _ if named_like_broker && evidence.knows_sources() => (44, "is named like the broker's address"),
         _ if named_like_broker => (90, "is named like the broker's address"),
         _ if evidence.knows_sources() => (30, "no source that was read was seen to name it"),
         _ => (62, "the program may read it"),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{effects, run::Run, touched};
+use crate::python::{self, Owner};
 
 /// A sign that a difference matters: how much, and which.
 pub(super) type Sign = (u32, String);
@@ -16,7 +17,12 @@ pub(super) struct Evidence<'a> {
     facts: [BTreeSet<String>; 2],
     /// What the failing run alone said of exceptions: type, message, and the lines of source they came through.
     exceptions: Vec<(String, String)>,
+    /// The lines of own sources they came through.
+    frames: Vec<(String, u32)>,
 }
+
+/// A variable named so few lines from where an exception came through is near it.
+const NEAR_LINES: u32 = 8;
 
 impl<'a> Evidence<'a> {
     pub(super) fn new(working: &'a Run, failing: &'a Run) -> Self {
@@ -34,12 +40,17 @@ impl<'a> Evidence<'a> {
                 .collect::<Vec<_>>()
         };
         let before = told(working);
+        let raised = failing.model.tracebacks.iter().flat_map(|raised| raised.traceback.chain());
+        let frames =
+            raised.flat_map(|traceback| &traceback.frames).map(|frame| (frame.file.clone(), frame.line));
+        let frames = frames.filter(|(file, _)| python::owner(file) == Owner::Own).collect();
         let exceptions = told(failing).into_iter().filter(|one| !before.contains(one)).collect();
         Self {
             working,
             failing,
             facts: [a.difference(&b).cloned().collect(), b.difference(&a).cloned().collect()],
             exceptions,
+            frames,
         }
     }
 
@@ -116,6 +127,20 @@ impl<'a> Evidence<'a> {
         None
     }
 
+    /// Whether all that the runs read below these folders is known to be the same, and is not nothing.
+    pub(super) fn found_the_same(&self, working: Option<&str>, failing: Option<&str>) -> bool {
+        let (Some(a), Some(b)) = (working, failing) else { return false };
+        let texts = |run: &'a Run, folder: &str| -> Vec<(String, Option<String>)> {
+            let looks = run.touched.below(folder).filter_map(|rest| {
+                let look = run.touched.looks.get(&format!("{}{rest}", folder.trim_end_matches('/')))?;
+                Some((rest.to_owned(), look.digest.clone()))
+            });
+            looks.collect()
+        };
+        let (one, two) = (texts(self.working, a), texts(self.failing, b));
+        !one.is_empty() && one == two
+    }
+
     fn spoken(&self, name: &str, failing: Option<&str>) -> Option<Sign> {
         if self.exception_names(name) {
             return Some((121, "an exception in the run that fails speaks of it".to_owned()));
@@ -144,24 +169,26 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// That a source or a configuration that was read names a variable.
+    /// That a source or a configuration that was read names a variable; more so where an exception came through.
     fn named(&self, name: &str) -> Option<Sign> {
-        let looks = || [self.working, self.failing].into_iter().flat_map(|run| run.touched.looks.values());
-        let line = |names: &[(u32, String)]| names.iter().find(|(_, one)| one == name).map(|(line, _)| *line);
-        let own = |weight: u32,
-                   by: for<'l> fn(&'l crate::event::FileLook) -> &'l [(u32, String)],
-                   owned: bool| {
-            let of = |look: &&crate::event::FileLook| {
-                (crate::python::owner(&look.path) == crate::python::Owner::Own) == owned
-            };
-            let mut found: Vec<(&str, u32)> =
-                looks().filter(of).filter_map(|look| Some((look.path.as_str(), line(by(look))?))).collect();
-            found.sort_unstable();
-            found.first().map(|(path, line)| (weight, format!("{path} names it in line {line}")))
-        };
-        own(96, |look| &look.variables, true)
-            .or_else(|| own(84, |look| &look.variables, false))
-            .or_else(|| own(76, |look| &look.alike, true))
+        let looks = [self.working, self.failing].into_iter().flat_map(|run| run.touched.looks.values());
+        let signs = looks.flat_map(|look| {
+            let own = python::owner(&look.path) == Owner::Own;
+            let quoted = (&look.variables, if own { 96 } else { 84 });
+            [quoted, (&look.alike, 76)].into_iter().filter_map(|(names, weight)| {
+                let (line, _) = names.iter().find(|(_, one)| one == name)?;
+                let beside = self.frames.iter().filter(|(file, _)| *file == look.path);
+                let nearest = beside.map(|(_, at)| at.abs_diff(*line)).min();
+                let closer = match nearest {
+                    Some(lines) if lines <= NEAR_LINES => 6,
+                    Some(_) => 3,
+                    None => 0,
+                };
+                Some((weight + closer, format!("{} names it in line {line}", look.path)))
+            })
+        });
+        // Of several files the first by name: the answer must not depend on the order of a table.
+        signs.max_by(|(a, one), (b, other)| a.cmp(b).then_with(|| other.cmp(one)))
     }
 
     /// Whether it is known at all what the programs' sources name.

@@ -10,6 +10,9 @@ use crate::{
     words::units,
 };
 
+/// The weight of a file that says something else, and was read before the runs parted.
+const CONTENT: u32 = 106;
+
 pub(super) fn differences(
     working: &Run,
     failing: &Run,
@@ -42,6 +45,7 @@ fn contents(working: &Run, failing: &Run, diverged: Option<&Found>, out: &mut Ve
             },
         )
     };
+    let mut found = Vec::new();
     for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
         let (one, other) = (a.get(name).copied(), b.get(name).copied());
         let look = |run: &Run, path: Option<&str>| path.and_then(|path| run.touched.looks.get(path)).cloned();
@@ -55,7 +59,7 @@ fn contents(working: &Run, failing: &Run, diverged: Option<&Found>, out: &mut Ve
         let (values, weight, why) = match (one, other) {
             (Some(_), Some(path)) if touched::differ(look_a.as_ref(), look_b.as_ref()) => {
                 let before = failing.touched.got.get(path).is_some_and(|at_ns| *at_ns <= until_ns);
-                let weight = if before { 106 } else { 64 };
+                let weight = if before { CONTENT } else { 64 };
                 let values = (Some(said(look_a.as_ref())), Some(said(look_b.as_ref())));
                 (values, weight, "its content differs, and both runs read it")
             }
@@ -79,8 +83,15 @@ fn contents(working: &Run, failing: &Run, diverged: Option<&Found>, out: &mut Ve
             (None, None) => false,
         };
         let key = if moved { name.as_str() } else { one.or(other).unwrap_or(name) };
-        out.push(difference(Kind::File, key, values, if moved { 58 } else { weight }, why));
+        let read_ns = other.and_then(|path| failing.touched.got.get(path)).copied().unwrap_or_default();
+        found.push((read_ns, difference(Kind::File, key, values, if moved { 58 } else { weight }, why)));
     }
+    // Of several that were read before the runs parted, the last one is the likeliest.
+    let before = found.iter_mut().filter(|(read_ns, one)| *read_ns <= until_ns && one.weight == CONTENT);
+    if let Some((_, last)) = before.max_by_key(|(read_ns, _)| *read_ns) {
+        last.weight += 1;
+    }
+    out.extend(found.into_iter().map(|(_, one)| one));
 }
 
 fn installed(working: &Run, failing: &Run, evidence: &Evidence<'_>, out: &mut Vec<Difference>) {

@@ -25,7 +25,13 @@ pub(super) fn differences(working: &Run, failing: &Run, evidence: &Evidence<'_>,
     let cwd = |exec: &Exec| exec.cwd.get().cloned();
     let (one, two) = (cwd(a), cwd(b));
     let sign = evidence.paths(one.as_deref().as_slice(), two.as_deref().as_slice());
-    let (weight, why) = sign.unwrap_or_else(|| (70, "modules and files are looked for from here".to_owned()));
+    let (weight, why) = sign.unwrap_or_else(|| {
+        if evidence.found_the_same(one.as_deref(), two.as_deref()) {
+            (35, "what was read below it is the same in both".to_owned())
+        } else {
+            (70, "modules and files are looked for from here".to_owned())
+        }
+    });
     push(Kind::Cwd, "cwd", one, two, weight, &why);
     let refused = |run: &Run, errno: i32| run.model.files.refused.keys().any(|(_, number)| *number == errno);
     let denied = refused(failing, EACCES) && !refused(working, EACCES);
@@ -73,7 +79,7 @@ pub(super) fn differences(working: &Run, failing: &Run, evidence: &Evidence<'_>,
         };
         push(Kind::File, name, leads(a), leads(b), 12, "where it reads or writes");
     }
-    limits(working, failing, a, b, out);
+    limits(working, failing, (a, b), evidence, out);
 }
 
 /// How much the arguments matter: those that are the same but for temporary names do not.
@@ -100,8 +106,17 @@ fn arguments(working: &Run, failing: &Run, a: &Exec, b: &Exec, evidence: &Eviden
         .unwrap_or_else(|| (100, "the program was told something else".to_owned()))
 }
 
-fn limits(working: &Run, failing: &Run, a: &Exec, b: &Exec, out: &mut Vec<Difference>) {
+fn limits(
+    working: &Run,
+    failing: &Run,
+    (a, b): (&Exec, &Exec),
+    evidence: &Evidence<'_>,
+    out: &mut Vec<Difference>,
+) {
     let (Some(a), Some(b)) = (a.limits.get(), b.limits.get()) else { return };
+    let no_thread = evidence.exception_names("can't start new thread");
+    let no_memory = evidence.raised(&["MemoryError"]).is_some();
+    let too_large = evidence.exception_names("File too large");
     let ran_out = |run: &Run| {
         run.model.files.refused.keys().any(|(_, errno)| *errno == EMFILE)
             || run.model.connections.iter().any(|connection| connection.result == Some(EMFILE))
@@ -119,6 +134,9 @@ fn limits(working: &Run, failing: &Run, a: &Exec, b: &Exec, out: &mut Vec<Differ
         }
         let (weight, why) = match limit.name.as_str() {
             "NOFILE" if emfile => (120, "the run that fails ran out of descriptors (EMFILE)"),
+            "NPROC" if no_thread => (120, "the run that fails could not start a thread"),
+            "AS" | "DATA" | "STACK" if no_memory => (120, "the run that fails ran out of memory"),
+            "FSIZE" if too_large => (120, "the run that fails could not write a file so large"),
             "NOFILE" | "NPROC" | "AS" | "DATA" | "STACK" | "FSIZE" => {
                 (50, "it bounds what the process may have")
             }

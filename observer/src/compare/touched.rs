@@ -92,7 +92,7 @@ impl Touched {
     }
 
     /// What was got below a folder, by the rest of its path.
-    pub(super) fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn below<'a, 'f>(&'a self, folder: &'f str) -> impl Iterator<Item = &'a str> + use<'a, 'f> {
         let folder = folder.trim_end_matches('/');
         let from = format!("{folder}/");
         let paths = self.got.range(from..).map(|(path, _)| path.as_str());

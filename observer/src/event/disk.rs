@@ -59,7 +59,8 @@ pub struct FileLook {
     pub digest: Option<String>,
     /// Variables of the program's environment that it names in quotes, and in which line first.
     pub variables: Vec<(u32, String)>,
-    /// Variables that one of its words stands for otherwise: `queue_name` for `QUEUE_NAME` or `SHOP_QUEUE_NAME`.
+    /// Variables that one of its words stands for otherwise: `queue_name` for `QUEUE_NAME` or `SHOP_QUEUE_NAME`, `"SHOP_"` for all that
+    /// begin so.
     pub alike: Vec<(u32, String)>,
 }
 

@@ -82,6 +82,13 @@ impl Names {
             if !std::mem::replace(&mut seen[*index].0, true) && look.variables.len() < MAX_NAMES {
                 look.variables.push((number, self.names[*index].clone()));
             }
+        } else if word.ends_with('_') && word.len() > 3 && quote(before) && quote(after) {
+            // `startswith("SHOP_")`, `env_prefix="SHOP_"`: all of them are read.
+            for (index, name) in self.names.iter().enumerate().filter(|(_, name)| name.starts_with(word)) {
+                if !std::mem::replace(&mut seen[index].1, true) && look.alike.len() < MAX_NAMES {
+                    look.alike.push((number, name.clone()));
+                }
+            }
         } else if word.contains('_')
             && let Some(index) = self.alike.get(&word.to_ascii_lowercase())
             && !std::mem::replace(&mut seen[*index].1, true)
@@ -145,6 +152,9 @@ mod tests {
         names.find(text, &mut look);
         assert_eq!(look.variables, [(2, "HOME".to_owned())]);
         assert_eq!(look.alike, [(4, "SHOP_QUEUE_NAME".to_owned()), (5, "SHOP_REGION".to_owned())]);
+        let mut look = FileLook::default();
+        names.find("prefix = 'SHOP_'", &mut look);
+        assert_eq!(look.alike, [(1, "SHOP_QUEUE_NAME".to_owned()), (1, "SHOP_REGION".to_owned())]);
     }
 
     #[test]

@@ -41,13 +41,23 @@ enum Done {
 struct Compared {
     /// The place of what was planted, from 1; of several that stand together at the head, 1.
     rank: Option<usize>,
-    /// What bisect came to; an error when it is not what it must come to.
-    bisected: Result<String, String>,
+    /// What bisect came to; an error when it is not what it must come to. `None`: it was not asked.
+    bisected: Option<Result<String, String>>,
     runs: usize,
     /// For people who look into it.
     left: Option<PathBuf>,
     /// What diff ranked first.
     head: Vec<String>,
+}
+
+impl Compared {
+    fn is_bisected_rightly(&self) -> bool {
+        self.bisected.as_ref().is_none_or(Result::is_ok)
+    }
+
+    fn is_first_and_right(&self) -> bool {
+        self.rank == Some(1) && self.is_bisected_rightly()
+    }
 }
 
 /// What is to be run, and how.
@@ -121,10 +131,10 @@ fn odd(pair: &Pair, done: &Done) -> Option<String> {
             Some(format!("BROKEN: {}\n  {what}\n  {}", pair.name, why.replace('\n', "\n  ")))
         }
         Done::Compared(compared) => {
-            let bisected = compared.bisected.as_ref().err();
-            if compared.rank == Some(1) && bisected.is_none() {
+            if compared.is_first_and_right() {
                 return None;
             }
+            let bisected = compared.bisected.as_ref().and_then(|bisected| bisected.as_ref().err());
             let mut text = format!("{}\n  {what}\n  diff: {}", pair.name, compared.head.join("\n        "));
             if let Some(why) = bisected {
                 text.push_str(&format!("\n  bisect: {}", why.replace('\n', "\n          ")));
@@ -160,8 +170,7 @@ fn compared(pair: &Pair, lab: &Lab<'_>, bisect: bool) -> Result<Compared> {
     let compared = in_place(pair, lab, &mut place, bisect);
     processes::end(&processes::in_folder(place.folder()));
     place.close_vhost();
-    let fine = |compared: &Compared| compared.rank == Some(1) && compared.bisected.is_ok();
-    let left = (!compared.as_ref().is_ok_and(fine)).then(|| place.keep());
+    let left = (!compared.as_ref().is_ok_and(Compared::is_first_and_right)).then(|| place.keep());
     let look = || left.as_ref().map(|left| format!("look: observer --state-dir {}/state ls", left.display()));
     let compared = compared.with_context(|| look().unwrap_or_default())?;
     Ok(Compared { left, ..compared })
@@ -181,8 +190,8 @@ fn in_place(pair: &Pair, lab: &Lab<'_>, place: &mut Place, bisect: bool) -> Resu
     let rank = ranks.and_then(|ranks| Some(ranks.iter().max()? + 1 - ranks.len()));
     let head = differences.iter().take(6).map(said).collect();
     let (runs, bisected) = match bisect {
-        true => self::bisect(pair, lab, place)?,
-        false => (0, Ok("not asked".to_owned())),
+        true => self::bisect(pair, lab, place).map(|(runs, bisected)| (runs, Some(bisected)))?,
+        false => (0, None),
     };
     Ok(Compared { rank, bisected, runs, left: None, head })
 }

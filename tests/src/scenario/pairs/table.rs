@@ -15,6 +15,7 @@ pub struct Totals {
     pairs: usize,
     first: usize,
     near: usize,
+    asked: usize,
     bisected: usize,
     broken: usize,
     not_here: usize,
@@ -23,7 +24,10 @@ pub struct Totals {
 impl Totals {
     /// Whether there is nothing to be looked at. `all`: no pair was left out.
     pub fn all_right(&self, all: bool) -> bool {
-        self.near == self.pairs && self.bisected == self.pairs && (!all || self.first >= FIRST)
+        self.broken == 0
+            && self.near == self.pairs
+            && self.bisected == self.asked
+            && (!all || self.first >= FIRST)
     }
 
     pub(super) fn add(&mut self, done: &Done) {
@@ -37,7 +41,8 @@ impl Totals {
                 self.pairs += 1;
                 self.first += usize::from(compared.rank == Some(1));
                 self.near += usize::from(compared.rank.is_some_and(|rank| rank <= NEAR));
-                self.bisected += usize::from(compared.bisected.is_ok());
+                self.asked += usize::from(compared.bisected.is_some());
+                self.bisected += usize::from(compared.bisected.as_ref().is_some_and(Result::is_ok));
             }
         }
     }
@@ -45,10 +50,10 @@ impl Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pairs, first, near, bisected, broken, not_here } = self;
+        let Self { pairs, first, near, asked, bisected, broken, not_here } = self;
         write!(
             out,
-            "{pairs} pairs: {first} ranked first, {near} within the first {NEAR}, {bisected} bisected rightly, {broken} broken; {not_here} not here"
+            "{pairs} pairs: {first} ranked first, {near} within the first {NEAR}, {bisected} of {asked} bisected rightly, {broken} broken; {not_here} not here"
         )
     }
 }
@@ -67,10 +72,11 @@ pub(super) fn line(name: &str, planted: &str, done: &Done, secs: f64) {
         Done::NotHere(why) => println!("{:<6} {name:<24} {planted:<38} not here: {why}", "-"),
         Done::Broken(_) => println!("{:<6} {name:<24} {planted:<38} BROKEN", "BROKEN"),
         Done::Compared(compared) => {
-            let fine = compared.bisected.is_ok() && compared.rank.is_some_and(|rank| rank <= NEAR);
+            let fine = compared.is_bisected_rightly() && compared.rank.is_some_and(|rank| rank <= NEAR);
             let rank = compared.rank.map_or("none".to_owned(), |rank| rank.to_string());
             let bisected = match &compared.bisected {
-                Ok(said) | Err(said) => said.lines().next().unwrap_or_default(),
+                Some(Ok(said) | Err(said)) => said.lines().next().unwrap_or_default(),
+                None => "not asked",
             };
             println!(
                 "{:<6} {name:<24} {planted:<38} {rank:>4}  {bisected:<34} {:>4} {secs:>6.1}",
