@@ -1,7 +1,7 @@
 //! How what a run was given shows in what it did: a value in an address, a queue, a path or an exception. Knows both runs; weighs only
 //! how strong a sign is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::{effects, run::Run, touched};
 use crate::python::{self, Owner};
@@ -113,13 +113,13 @@ impl<'a> Evidence<'a> {
             }
         }
         for (from, got, other) in [(&a, works, fails), (&b, fails, works)] {
+            if from.is_empty() {
+                continue;
+            }
+            let name = |path: &'a str| path.rsplit('/').next().unwrap_or_default();
+            let names: HashSet<&str> = other.got.keys().map(|path| name(path)).collect();
             for folder in from {
-                let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-                let found = got.below(folder).find(|rest| {
-                    let called = name(rest);
-                    !other.got.keys().any(|path| name(path) == called)
-                });
-                if let Some(rest) = found {
+                if let Some(rest) = got.below(folder).find(|rest| !names.contains(name(rest))) {
                     return Some((108, format!("{folder}{rest} was read in one run only")));
                 }
             }
