@@ -1,19 +1,23 @@
-//! `cargo xtask demo`: one command from a fresh Debian machine to a worker that is observed, and one that fails. It decides nothing
-//! about either: every word on the worker is the observer's.
+//! `cargo xtask demo`: one command from a fresh Debian machine to a worker that fails under tox, and the proof of why. It decides
+//! nothing about any of it: every word on the worker is the observer's.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tests::rabbit::{self, Broker};
-use tests::target;
-use tests::venv::Venv;
+use tests::venv::{self, Venv};
+use tests::{cache, target};
 
 use crate::machine;
 use crate::run::run;
 
-const WORKER: &str = "python -m dramatiq -p 1 -t 2 minimal_worker";
+const TOX: &str = "tox==4.32.0\n";
+/// `128 + SIGTERM`.
+const TERMINATED: i32 = 143;
+const DIRECT: &str = "demo-direct";
+const FAILING: &str = "demo-tox";
+const WORKING: &str = "demo-program";
 
 /// Flags of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -27,42 +31,49 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     machine::can_observe("demo")?;
     rabbit::install()?;
-    let venv = Venv::ensure()?;
+    let sender = Venv::ensure()?;
+    let tox = Venv::ensure_with(&venv::interpreter(), TOX)?;
     let observer = machine::observer()?;
     eprintln!("start a private RabbitMQ on a free port of 127.0.0.1");
     let broker = Broker::start(&["rabbitmq_management", "rabbitmq_event_exchange"])?;
-    let management = broker.management_port();
     let demo = Demo {
         observer: &observer,
-        venv: &venv,
+        path: tox.path(),
+        tox_dir: cache::dir().join("demo-tox"),
         state_dir: args.state_dir.as_deref(),
-        management: format!("http://127.0.0.1:{management}"),
+        management: format!("http://127.0.0.1:{}", broker.management_port()),
+        url: broker.url(),
     };
+    eprintln!("make the environment that tox.ini describes, as the first tox would");
+    run(demo
+        .at_home(&mut Command::new(tox.root().join("bin/tox")))
+        .args(["run", "-q", "-e", "py3", "--notest"]))?;
     // Of an earlier demo, if there was one: what it answers when there was none is of no interest.
-    let _ = demo.command().args(["rm", WORKING, FAILING]).output();
+    for name in [DIRECT, FAILING, WORKING] {
+        let _ = demo.command().args(["rm", name]).output();
+    }
 
+    heading("The actor called as a function, under tox: it works");
+    demo.attach(DIRECT, "tox exec -q -e py3 -- python run_directly.py")?;
+
+    heading("The worker, under the same tox: it says that it is ready, and consumes nothing");
     eprintln!("send three messages");
-    run(Command::new(venv.python())
+    run(Command::new(sender.python())
         .args(["send.py", "minimal_worker:count_words", "3", "to be or not to be"])
         .current_dir(target::folder())
-        .env("BROKER_URL", broker.url()))?;
+        .env("BROKER_URL", &demo.url))?;
+    demo.attach(FAILING, "tox exec -q -e py3 -- python -m dramatiq -p 1 -t 2 minimal_worker")?;
 
-    heading("A worker that works");
-    demo.attach(WORKING, "10s", &broker.url())?;
-
-    heading("What it did: processes, imports by file, connections, exits");
-    demo.show(&["show", WORKING, "--summary"])?;
-
-    heading("What became of each message, and who consumes what");
+    heading("The worker started by a program of its own, with the Python of that environment: it works");
+    let python = demo.tox_dir.join("py3/bin/python");
+    demo.attach(WORKING, &format!("{} start_worker.py", python.display()))?;
     demo.show(&["show", WORKING, "--messages"])?;
-    demo.show(&["show", WORKING, "--queues"])?;
-
-    heading("The same worker, with a broker URL that is wrong by its port");
-    let nobody = TcpListener::bind("127.0.0.1:0").context("cannot bind on 127.0.0.1")?.local_addr()?;
-    demo.attach(FAILING, "10s", &format!("amqp://guest:guest@{nobody}"))?;
 
     heading("What differs between the two, the likeliest cause first");
     demo.show(&["diff", WORKING, FAILING])?;
+
+    heading("The proof: run again and again, with differences toggled");
+    demo.show(&["bisect", WORKING, FAILING, "--for", "3s"])?;
 
     heading("What was recorded");
     demo.show(&["ls"])?;
@@ -70,8 +81,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     heading("Next");
     let state = args.state_dir.as_ref().map(|dir| format!(" --state-dir {dir}")).unwrap_or_default();
     let observer = observer.display();
-    println!("    {observer} show {FAILING}{state}            # its timeline");
-    println!("    {observer} show {WORKING} --amqp{state}     # what it said to the broker");
+    println!("    {observer} show {FAILING} --summary{state}     # processes, imports, connections, exits");
+    println!("    {observer} show {WORKING} --amqp{state}    # what it said to the broker");
     println!(
         "    {observer} attach{state} --cmd 'python -m dramatiq YOUR_MODULE'     # in your project's folder"
     );
@@ -79,18 +90,29 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-const WORKING: &str = "demo-working";
-const FAILING: &str = "demo-failing";
-
 struct Demo<'a> {
     observer: &'a Path,
-    venv: &'a Venv,
+    /// Where `tox` is found.
+    path: String,
+    /// tox's own folder.
+    tox_dir: PathBuf,
     state_dir: Option<&'a str>,
     /// The management API's address.
     management: String,
+    /// The broker's, with a password.
+    url: String,
 }
 
 impl Demo<'_> {
+    /// In the project's folder, as its developer.
+    fn at_home<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command
+            .current_dir(target::folder().join("tox"))
+            .env("PATH", &self.path)
+            .env("DEMO_TOX_DIR", &self.tox_dir)
+            .env("BROKER_URL", &self.url)
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(self.observer);
         if let Some(dir) = self.state_dir {
@@ -101,23 +123,26 @@ impl Demo<'_> {
 
     fn show(&self, words: &[&str]) -> Result<()> {
         println!("\n$ observer {}", words.join(" "));
-        run(self.command().args(words))
+        run(self.at_home(&mut self.command()).args(words))
     }
 
-    fn attach(&self, name: &str, span: &str, url: &str) -> Result<()> {
+    fn attach(&self, name: &str, command: &str) -> Result<()> {
         let management = &self.management;
         println!(
-            "$ cd tests/targets && observer attach --name {name} --for {span} --broker worker --management {management} --cmd '{WORKER}'"
+            "$ cd tests/targets/tox && observer attach --name {name} --for 8s --broker worker --management {management} --cmd '{command}'"
         );
-        let mut command = self.command();
-        command
-            .args(["attach", "--name", name, "--for", span])
-            .args(["--broker", "worker", "--management", management, "--cmd", WORKER])
-            .current_dir(target::folder())
-            .env("PATH", self.venv.path())
-            .env("BROKER_URL", url);
-        // Either worker is stopped by `--for`, and dramatiq leaves with 0 when it is.
-        run(&mut command)
+        let status = self
+            .at_home(&mut self.command())
+            .args(["attach", "--name", name, "--for", "8s"])
+            .args(["--broker", "worker", "--management", management, "--cmd", command])
+            .stdin(Stdio::null())
+            .status()
+            .context("cannot run observer")?;
+        // The command's own: what is stopped by `--for` leaves with 0, or dies of its TERM as tox does.
+        if !matches!(status.code(), Some(0 | TERMINATED)) {
+            bail!("observer attach: {status}");
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     case::Case,
     catalogue::{Class, Code, Severity},
     finding::{Finding, Verdict},
-    stopped,
+    peers, stopped,
 };
 use crate::{event::Pid, model::ladder::Rung, words::units};
 
@@ -118,8 +118,19 @@ fn merge(findings: Vec<Finding>) -> Vec<Finding> {
 
 /// Nothing conclusive: says what was not observed, and why.
 fn undetermined(case: &Case<'_>) -> Finding {
-    let mut missing = Vec::new();
+    let ended_well = case.ending.is_some_and(|ending| ending.reason == "exited" && ending.code == Some(0));
     let lost = case.model.troubles.lost();
+    let spoke = peers::clients(case).into_iter().any(|pid| peers::attempts(case, pid).next().is_some());
+    if ended_well && lost == 0 && !spoke {
+        return Finding::new(
+            Code::Undetermined,
+            0.0,
+            "It ended with status 0, and nothing in it tried to reach a broker: of a worker there is nothing to say.",
+        )
+        .title("it ended with 0, and spoke to no broker")
+        .remedy("observe the worker: observer attach --cmd 'python -m dramatiq MODULE'");
+    }
+    let mut missing = Vec::new();
     if lost > 0 {
         missing.push(format!("{} lost", units::counted(lost, "event")));
     }

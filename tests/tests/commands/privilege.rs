@@ -1,0 +1,114 @@
+//! Without privilege, and with just enough of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tests::scene::Scene;
+use tests::target;
+
+use super::{PYTHON, assert_refuses, run, said};
+
+/// A copy of the observer that every user may run, in a scene of which everything may be.
+fn for_everybody(scene: &Scene) -> std::path::PathBuf {
+    let copy = scene.path("observer");
+    fs::copy(target::observer().unwrap(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    copy
+}
+
+fn as_nobody(program: &Path, extra: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+        .args(extra)
+        .arg("--")
+        .arg(program);
+    command.stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn without_privilege_it_says_what_for_and_both_ways_to_get_it_and_starts_nothing() {
+    let scene = Scene::new().unwrap();
+    let observer = for_everybody(&scene);
+    let marker = scene.path("marker");
+    for extra in [&["--inh-caps=-all", "--bounding-set=-all"][..], &["--inh-caps=-all"]] {
+        let mut command = as_nobody(&observer, extra);
+        command.arg("--state-dir").arg(scene.state_dir()).args(["attach", "--", "touch"]).arg(&marker);
+        let wanted = [
+            "CAP_BPF is not held",
+            "load eBPF programs",
+            "CAP_PERFMON is not held",
+            "read kernel and process memory",
+            "sudo",
+            "setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep",
+            "nothing was started",
+        ];
+        assert_refuses(&run(&mut command), &wanted);
+    }
+    assert!(!marker.exists());
+    assert!(!scene.state_dir().exists());
+
+    let report = run(as_nobody(&observer, &["--inh-caps=-all"]).args(["doctor", "--format", "json"]));
+    assert_eq!(report.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["works"], false);
+    let cap =
+        report["capabilities"].as_array().unwrap().iter().find(|found| found["name"] == "cap-bpf").unwrap();
+    assert_eq!(cap["state"], "missing");
+}
+
+/// What must be recorded by any observer that works, whoever runs it.
+fn assert_records(scene: &Scene, name: &str, observer: &mut Command) {
+    let script = "import socket; s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); \
+                  open('/etc/hostname').read(); print('hello')";
+    let output = run(observer
+        .arg("--state-dir")
+        .arg(scene.state_dir())
+        .args(["attach", "--name", name, "--", PYTHON, "-c", script]));
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(output.stdout, b"hello\n");
+    let session = scene.session(name).unwrap();
+    let pid = session.process_with(script).unwrap();
+    let exec = session.of_process(pid, "exec").next().unwrap();
+    assert_eq!(exec["observed_from"], "ebpf");
+    // nobody's own.
+    assert_eq!(exec["user"]["uid"], 65534);
+    assert!(exec["env"].as_array().is_some_and(|env| !env.is_empty()), "{exec}");
+    assert_eq!(exec["limits"].as_array().map(Vec::len), Some(16), "{exec}");
+    assert!(exec["cwd"].is_string() && exec["umask"].is_number(), "{exec}");
+    assert!(exec["stdio"][1]["what"].is_string(), "{exec}");
+    assert!(session.of_process(pid, "open").any(|open| open["resolved"] == "/etc/hostname"));
+    assert_eq!(session.of_process(pid, "connected").count(), 1);
+    assert_eq!(session.output_of(pid), "hello\n");
+    assert_eq!(session.of_process(pid, "exit").next().unwrap()["code"], 0);
+}
+
+#[test]
+fn the_capabilities_it_names_are_enough() {
+    let scene = Scene::new().unwrap();
+    let observer = for_everybody(&scene);
+    let caps = "+bpf,+perfmon,+sys_ptrace";
+    let extra =
+        ["--inh-caps", caps, "--ambient-caps", caps, "--bounding-set", "-all,+bpf,+perfmon,+sys_ptrace"];
+    assert_records(&scene, "ambient", as_nobody(&observer, &extra).current_dir("/"));
+}
+
+#[test]
+fn the_setcap_line_it_prints_works() {
+    let scene = Scene::new().unwrap();
+    let observer = for_everybody(&scene);
+    let mut command = as_nobody(&observer, &["--inh-caps=-all"]);
+    let refused = said(&run(command.args(["attach", "--", "true"])));
+    let line = refused.rsplit("sudo setcap ").next().unwrap().trim();
+    let set = Command::new("sh")
+        .args(["-c", &format!("setcap {line}")])
+        .env("PATH", format!("{}:{}", scene.path("").display(), std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    assert!(set.status.success(), "setcap {line}: {}", String::from_utf8_lossy(&set.stderr));
+    assert_records(&scene, "setcap", as_nobody(&observer, &["--inh-caps=-all"]).current_dir("/"));
+}
