@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod ebpf;
 mod machine;
+mod pairs;
 mod run;
 mod scenarios;
 mod test;
@@ -26,6 +27,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run the corpus of real failures, and hold what is concluded against what is expected (as root)
     Scenarios(scenarios::Args),
+    /// Compare and bisect workers of which one fails, and hold what is said against what was planted (as root)
+    Pairs(pairs::Args),
     /// Measure what observing costs a worker, beside strace and bpftrace (as root)
     Bench(bench::Args),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::main(&args),
         Verb::Demo(args) => demo::main(&args),
         Verb::Scenarios(args) => scenarios::main(&args),
+        Verb::Pairs(args) => pairs::main(&args),
         Verb::Bench(args) => bench::main(&args),
     };
     match done {

@@ -7,7 +7,7 @@ use tests::scenario::{self, Options};
 use tests::venv::Venv;
 
 use crate::run::{cargo, run};
-use crate::{machine, scenarios};
+use crate::{machine, pairs, scenarios};
 
 const PACKAGES: &[Package] = &[
     Package::new("sudo", "tests start the observer as another user"),
@@ -36,11 +36,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         .args(["test", "--quiet", "--package", "tests", "--lib", "--test", "fixtures"])
         .args(&args.filter))?;
     if args.unit {
-        println!("NOT RUN, as --unit asks: the live tests in tests/tests and tests/scenarios");
+        println!("NOT RUN, as --unit asks: the live tests in tests/tests, tests/scenarios and tests/pairs");
         return Ok(());
     }
     if let Err(reason) = machine::can_observe("test") {
-        bail!("NOT RUN: the live tests in tests/tests and tests/scenarios: {reason}");
+        bail!("NOT RUN: the live tests in tests/tests, tests/scenarios and tests/pairs: {reason}");
     }
     apt::ensure(PACKAGES)?;
     rabbit::install()?;
@@ -64,5 +64,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if scenario::file::chosen(&patterns).is_ok_and(|chosen| chosen.is_empty()) {
         return Ok(());
     }
-    scenarios::run(Options { patterns, twice: true, ..scenarios::options(observer) })
+    let chosen = !patterns.is_empty();
+    scenarios::run(Options { patterns, twice: true, ..scenarios::options(observer.clone()) })?;
+    if chosen {
+        println!("NOT RUN, as there is a filter: tests/pairs; see cargo xtask pairs");
+        return Ok(());
+    }
+    pairs::all(&observer)
 }

@@ -47,6 +47,9 @@ pub struct Args {
     /// Ask this broker for its own account in each run, as `observer attach --broker` does
     #[arg(long, value_name = "URL|worker", env = "OBSERVER_BROKER", hide_env_values = true)]
     pub broker: Option<String>,
+    /// The broker's management API, when it is not ten thousand ports above AMQP
+    #[arg(long, value_name = "URL", requires = "broker")]
+    pub management: Option<String>,
     /// A run fails when this is its verdict, and works otherwise
     #[arg(long, value_name = "CODE", value_parser = code)]
     pub until_verdict: Option<Code>,
@@ -100,12 +103,12 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         return Ok(ExitStatus::SUCCESS);
     }
     let mut runner = Runner::new(args, &dir, &working, &failing, &toggles)?;
-    let answer =
-        bisect::search(toggles.len(), args.repeat.into(), &mut |base, toggled| runner.run(base, toggled));
+    let mut known = Vec::new();
+    let answer = bisect::search(toggles.len(), args.repeat.into(), &mut known, &mut |base, toggled| {
+        runner.run(base, toggled)
+    });
     let answer = match answer {
-        Err(error) if error.is::<Interrupted>() => {
-            Answer::Unproved(Vec::new(), "it was interrupted".to_owned())
-        }
+        Err(error) if error.is::<Interrupted>() => Answer::Unproved(known, "it was interrupted".to_owned()),
         answer => answer?,
     };
     let report = Report::new(answer, &toggles, runner.finish(), &left_out);
@@ -123,7 +126,7 @@ fn plan(toggles: &[Toggle], left_out: &[LeftOut], args: &Args) -> String {
         let _ = writeln!(
             text,
             "  {} {}: {} | {}",
-            name(one.kind),
+            one.kind.name(),
             printable(&one.key),
             value(&one.working),
             value(&one.failing)
@@ -135,13 +138,9 @@ fn plan(toggles: &[Toggle], left_out: &[LeftOut], args: &Args) -> String {
     for one in left_out {
         let _ = writeln!(text, "left out: {}: {}", printable(&one.what), one.why);
     }
-    let least = 3 + 4 * u64::from(args.repeat);
+    let least = 4 * u64::from(args.repeat);
     let _ = writeln!(text, "at least {least} runs of {}", units::duration(args.limit));
     text
-}
-
-fn name(kind: Kind) -> String {
-    serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// What came of it: schema `observer.bisect/1`.
@@ -189,7 +188,7 @@ impl Report {
     fn text(&self) -> String {
         let mut text = String::new();
         let names: Vec<String> =
-            self.minimal.iter().map(|one| format!("{} {}", name(one.kind), printable(&one.key))).collect();
+            self.minimal.iter().map(|one| format!("{} {}", one.kind.name(), printable(&one.key))).collect();
         let _ = match (self.proved, &self.why) {
             (true, _) => writeln!(text, "proved: it works or fails by {}", names.join(" and ")),
             (false, why) => writeln!(text, "not proved: {}", why.as_deref().unwrap_or("unknown")),
@@ -199,7 +198,7 @@ impl Report {
         }
         for one in &self.minimal {
             let value = |value: &Option<String>| printable(value.as_deref().unwrap_or("(not there)"));
-            let _ = writeln!(text, "  {} {}", name(one.kind), printable(&one.key));
+            let _ = writeln!(text, "  {} {}", one.kind.name(), printable(&one.key));
             let _ = writeln!(text, "    works with  {}", value(&one.working));
             let _ = writeln!(text, "    fails with  {}", value(&one.failing));
         }

@@ -1,7 +1,7 @@
 //! The smallest set of differences that decides whether a run works: delta debugging (Zeller and Hildebrandt, "Simplifying and isolating
 //! failure-inducing input", 2002, `ddmin`). Knows numbers of differences and a test; nothing of how a run is made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a run came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Outcome {
 }
 
 /// From which of the two runs one starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Base {
     /// The failing one; what is toggled is as in the working one.
     Failing,
@@ -35,40 +35,44 @@ pub enum Answer {
 /// Runs with these differences toggled, starting from that run. An error ends the search.
 pub type Test<'a, E> = dyn FnMut(Base, &BTreeSet<usize>) -> Result<Outcome, E> + 'a;
 
-/// Finds the set. `count` differences are numbered from 0, the likeliest first; each direction is tried `repeat` times (at least once).
+/// Finds the set. `count` differences are numbered from 0, the likeliest first; what a proof rests on is tried `repeat` times (at least
+/// once). `known` is kept up to date: the smallest set that turned one run into the other so far, for when the search is broken off.
 ///
 /// # Errors
 /// The test's own.
-pub fn search<E>(count: usize, repeat: usize, test: &mut Test<'_, E>) -> Result<Answer, E> {
-    let all: BTreeSet<usize> = (0..count).collect();
+pub fn search<E>(
+    count: usize,
+    repeat: usize,
+    known: &mut Vec<usize>,
+    test: &mut Test<'_, E>,
+) -> Result<Answer, E> {
+    let mut search =
+        Search { all: (0..count).collect(), repeat: repeat.max(1), seen: BTreeMap::new(), known, test };
     let none = BTreeSet::new();
     // What was recorded must happen again, or nothing can be learnt from changing it.
-    for (base, expected, what) in [
-        (Base::Failing, Outcome::Fails, "the failing run did not fail again"),
-        (Base::Working, Outcome::Works, "the working run did not work again"),
-    ] {
-        for _ in 0..repeat.max(1) {
-            if test(base, &none)? != expected {
-                let why = format!(
-                    "{what}: it does not always come out the same, or something that cannot be toggled has changed"
-                );
-                return Ok(Answer::Unproved(Vec::new(), why));
-            }
+    for base in [Base::Failing, Base::Working] {
+        if search.ask(base, &none)? != base.outcome() {
+            return Ok(Answer::Unproved(Vec::new(), base.not_again()));
         }
-    }
-    if count == 0 || test(Base::Failing, &all)? != Outcome::Works {
-        let why =
-            "with all differences toggled the failing run does not work: what decides is not among them";
-        return Ok(Answer::Unproved(Vec::new(), why.to_owned()));
     }
     let mut best = None;
     for base in [Base::Failing, Base::Working] {
-        let flipped = if base == Base::Failing { Outcome::Works } else { Outcome::Fails };
-        if base == Base::Working && test(base, &all)? != flipped {
+        let Some(minimal) = search.minimise(base)? else {
+            if base == Base::Failing {
+                let why = "with all differences toggled the failing run does not work: what decides is not among them";
+                return Ok(Answer::Unproved(Vec::new(), why.to_owned()));
+            }
             continue;
+        };
+        // Both runs again too: the set decides only where nothing else does.
+        for base in [Base::Failing, Base::Working] {
+            if !search.always(base, &none, base.outcome())? {
+                return Ok(Answer::Unproved(Vec::new(), base.not_again()));
+            }
         }
-        let minimal = minimise(base, flipped, &all, test)?;
-        if flips(&minimal, repeat, test)? {
+        if search.always(Base::Working, &minimal, Outcome::Fails)?
+            && search.always(Base::Failing, &minimal, Outcome::Works)?
+        {
             return Ok(Answer::Proved(minimal.into_iter().collect()));
         }
         best.get_or_insert(minimal);
@@ -78,63 +82,138 @@ pub fn search<E>(count: usize, repeat: usize, test: &mut Test<'_, E>) -> Result<
     Ok(Answer::Unproved(minimal, why.to_owned()))
 }
 
-/// Whether a set turns failing into working, and working into failing, every time.
-fn flips<E>(set: &BTreeSet<usize>, repeat: usize, test: &mut Test<'_, E>) -> Result<bool, E> {
-    for _ in 0..repeat.max(1) {
-        if test(Base::Failing, set)? != Outcome::Works || test(Base::Working, set)? != Outcome::Fails {
-            return Ok(false);
+impl Base {
+    /// How the run came out when it was recorded.
+    const fn outcome(self) -> Outcome {
+        match self {
+            Self::Failing => Outcome::Fails,
+            Self::Working => Outcome::Works,
         }
     }
-    Ok(true)
+
+    /// How it comes out when what decides is toggled.
+    const fn flipped(self) -> Outcome {
+        match self {
+            Self::Failing => Outcome::Works,
+            Self::Working => Outcome::Fails,
+        }
+    }
+
+    fn not_again(self) -> String {
+        let what = match self {
+            Self::Failing => "the failing run did not fail again",
+            Self::Working => "the working run did not work again",
+        };
+        format!(
+            "{what}: it does not always come out the same, or something that cannot be toggled has changed"
+        )
+    }
 }
 
-/// The smallest subset that still flips the base: `ddmin`, after the likeliest have been tried alone.
-fn minimise<E>(
-    base: Base,
-    flipped: Outcome,
-    all: &BTreeSet<usize>,
-    test: &mut Test<'_, E>,
-) -> Result<BTreeSet<usize>, E> {
-    const LIKELY: usize = 3;
-    for one in all.iter().take(LIKELY) {
-        let set = BTreeSet::from([*one]);
-        if test(base, &set)? == flipped {
-            return Ok(set);
+struct Search<'s, 't, E> {
+    all: BTreeSet<usize>,
+    repeat: usize,
+    /// What was tried: the last outcome, and how often.
+    seen: BTreeMap<(Base, BTreeSet<usize>), (Outcome, usize)>,
+    known: &'s mut Vec<usize>,
+    test: &'s mut Test<'t, E>,
+}
+
+impl<E> Search<'_, '_, E> {
+    /// Tries it, unless it was tried already.
+    fn ask(&mut self, base: Base, set: &BTreeSet<usize>) -> Result<Outcome, E> {
+        match self.seen.get(&(base, set.clone())) {
+            Some((outcome, _)) => Ok(*outcome),
+            None => self.run(base, set),
         }
     }
-    let mut current: Vec<usize> = all.iter().copied().collect();
-    let mut parts = 2;
-    while current.len() > 1 {
-        let size = current.len().div_ceil(parts);
-        let chunks: Vec<BTreeSet<usize>> =
-            current.chunks(size).map(|chunk| chunk.iter().copied().collect()).collect();
-        let mut smaller = None;
-        for chunk in &chunks {
-            if test(base, chunk)? == flipped {
-                smaller = Some((chunk.clone(), 2));
-                break;
+
+    fn run(&mut self, base: Base, set: &BTreeSet<usize>) -> Result<Outcome, E> {
+        let outcome = (self.test)(base, set)?;
+        let seen = self.seen.entry((base, set.clone())).or_insert((outcome, 0));
+        *seen = (outcome, seen.1 + 1);
+        if outcome == base.flipped() && (self.known.is_empty() || set.len() < self.known.len()) {
+            *self.known = set.iter().copied().collect();
+        }
+        Ok(outcome)
+    }
+
+    /// Whether it comes out so, as often as it is to be tried.
+    fn always(&mut self, base: Base, set: &BTreeSet<usize>, expected: Outcome) -> Result<bool, E> {
+        loop {
+            match self.seen.get(&(base, set.clone())) {
+                Some((outcome, _)) if *outcome != expected => return Ok(false),
+                Some((_, times)) if *times >= self.repeat => return Ok(true),
+                _ => drop(self.run(base, set)?),
             }
         }
-        if smaller.is_none() && chunks.len() > 2 {
+    }
+
+    /// A small subset that flips the base; `None` when all together do not.
+    fn minimise(&mut self, base: Base) -> Result<Option<BTreeSet<usize>>, E> {
+        const LIKELY: usize = 3;
+        let alone = |one: usize| BTreeSet::from([one]);
+        let flipped = base.flipped();
+        let all = self.all.clone();
+        // The likeliest; then whether it is among them at all; then a few more alone, and more and more together.
+        if !all.is_empty() && self.ask(base, &alone(0))? == flipped {
+            return Ok(Some(alone(0)));
+        }
+        if all.is_empty() || self.ask(base, &all)? != flipped {
+            return Ok(None);
+        }
+        for one in 1..LIKELY.min(all.len()) {
+            if self.ask(base, &alone(one))? == flipped {
+                return Ok(Some(alone(one)));
+            }
+        }
+        let mut size = 2;
+        while size < all.len() {
+            let likeliest: BTreeSet<usize> = (0..size).collect();
+            if self.ask(base, &likeliest)? == flipped {
+                return self.ddmin(base, likeliest.into_iter().collect()).map(Some);
+            }
+            size *= 2;
+        }
+        self.ddmin(base, all.into_iter().collect()).map(Some)
+    }
+
+    /// `ddmin`: a subset that flips the base, and of which no part that was tried does.
+    fn ddmin(&mut self, base: Base, mut current: Vec<usize>) -> Result<BTreeSet<usize>, E> {
+        let flipped = base.flipped();
+        let mut parts = 2;
+        while current.len() > 1 {
+            let size = current.len().div_ceil(parts);
+            let chunks: Vec<BTreeSet<usize>> =
+                current.chunks(size).map(|chunk| chunk.iter().copied().collect()).collect();
+            let mut smaller = None;
             for chunk in &chunks {
-                let rest: BTreeSet<usize> =
-                    current.iter().copied().filter(|one| !chunk.contains(one)).collect();
-                if test(base, &rest)? == flipped {
-                    smaller = Some((rest, parts.saturating_sub(1).max(2)));
+                if self.ask(base, chunk)? == flipped {
+                    smaller = Some((chunk.clone(), 2));
                     break;
                 }
             }
-        }
-        match smaller {
-            Some((set, next)) => {
-                current = set.into_iter().collect();
-                parts = next;
+            if smaller.is_none() && chunks.len() > 2 {
+                for chunk in &chunks {
+                    let rest: BTreeSet<usize> =
+                        current.iter().copied().filter(|one| !chunk.contains(one)).collect();
+                    if self.ask(base, &rest)? == flipped {
+                        smaller = Some((rest, parts.saturating_sub(1).max(2)));
+                        break;
+                    }
+                }
             }
-            None if parts >= current.len() => break,
-            None => parts = (parts * 2).min(current.len()),
+            match smaller {
+                Some((set, next)) => {
+                    current = set.into_iter().collect();
+                    parts = next;
+                }
+                None if parts >= current.len() => break,
+                None => parts = (parts * 2).min(current.len()),
+            }
         }
+        Ok(current.into_iter().collect())
     }
-    Ok(current.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -149,7 +228,7 @@ mod tests {
     fn found(count: usize, fails: impl Fn(&BTreeSet<usize>) -> bool) -> (Answer, usize) {
         let mut runs = 0;
         let all: BTreeSet<usize> = (0..count).collect();
-        let answer = search::<Infallible>(count, 2, &mut |base, toggled| {
+        let answer = search::<Infallible>(count, 2, &mut Vec::new(), &mut |base, toggled| {
             runs += 1;
             let as_failing = match base {
                 Base::Failing => all.difference(toggled).copied().collect(),
@@ -164,7 +243,7 @@ mod tests {
     fn the_likeliest_alone_takes_few_runs() {
         let (answer, runs) = found(40, |set| set.contains(&0));
         assert_eq!(answer, Answer::Proved(vec![0]));
-        assert!(runs <= 12, "{runs}");
+        assert!(runs <= 8, "{runs}");
     }
 
     #[test]
@@ -184,7 +263,7 @@ mod tests {
     fn a_command_that_fails_now_and_then_proves_nothing() {
         for seed in 0..50_u64 {
             let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let answer = search::<Infallible>(12, 3, &mut |_, _| {
+            let answer = search::<Infallible>(12, 3, &mut Vec::new(), &mut |_, _| {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
@@ -192,6 +271,22 @@ mod tests {
             });
             assert!(matches!(answer.unwrap(), Answer::Unproved(..)), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn what_was_known_is_kept_when_it_is_broken_off() {
+        let mut known = Vec::new();
+        let mut runs = 0;
+        let broken = search::<()>(20, 2, &mut known, &mut |base, toggled| {
+            runs += 1;
+            let flips = toggled.contains(&1);
+            match (runs, base, flips) {
+                (7.., ..) => Err(()),
+                (_, Base::Failing, true) | (_, Base::Working, false) => Ok(Outcome::Works),
+                _ => Ok(Outcome::Fails),
+            }
+        });
+        assert_eq!((broken, known), (Err(()), vec![1]));
     }
 
     proptest! {

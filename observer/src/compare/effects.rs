@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Difference, Kind, difference, given, run::Run};
+use super::{Difference, Kind, difference, given, run::Run, touched};
 use crate::{
     event::{Address, Known},
     model::{ladder::ladders, queue::Declared},
@@ -23,6 +23,13 @@ fn is_own(path: &str) -> bool {
     python::module_file(path).is_some_and(|module| module.owner == Owner::Own)
 }
 
+/// Whether two own modules are two files, each in a place of its own, that are not known to be the same.
+fn from_elsewhere(working: &Run, failing: &Run, a: &str, b: &str) -> bool {
+    let (one, other) = (working.touched.looks.get(a), failing.touched.looks.get(b));
+    let same = one.is_some() && other.is_some() && !touched::differ(one, other);
+    is_own(a) && is_own(b) && working.normal.path(a) != failing.normal.path(b) && !same
+}
+
 fn modules(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
     // A whole package that is there or not is one difference.
     let top = |name: &str| name.split('.').next().unwrap_or(name).to_owned();
@@ -37,6 +44,11 @@ fn modules(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
                 let values = (Some(a.clone()), Some(b.clone()));
                 out.push(difference(Kind::Module, name.clone(), values, 118, why));
             }
+            (Some(a), Some(b)) if from_elsewhere(working, failing, a, b) && moved.insert(top(name)) => {
+                let why = "another file of the same name was loaded, and says something else";
+                let values = (Some(a.clone()), Some(b.clone()));
+                out.push(difference(Kind::Module, name.clone(), values, 100, why));
+            }
             (Some(path), None) | (None, Some(path)) => {
                 let in_working = working.modules.contains_key(name);
                 let entry = missing.entry((top(name), in_working)).or_insert((0, path.clone()));
@@ -48,7 +60,7 @@ fn modules(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
     for ((name, in_working), (count, path)) in missing {
         let text = if count > 1 { format!("{count} modules, {path}") } else { path.clone() };
         let values = if in_working { (Some(text), None) } else { (None, Some(text)) };
-        let weight = if is_own(&path) { 46 } else { 28 };
+        let weight = if is_own(&path) { 38 } else { 28 };
         out.push(difference(Kind::Module, name, values, weight, "loaded in one run only"));
     }
 }
@@ -71,50 +83,51 @@ fn files(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
     }
 }
 
-/// What was agreed with the broker: address, user, virtual host, queues and their arguments.
-fn broker(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
-    let facts = |run: &Run| {
-        let mut facts: BTreeMap<String, String> = BTreeMap::new();
-        for link in run.model.amqp.links().filter(|link| !link.accepted) {
-            if let Some(Address::Inet { ip, port }) = link.peer.get() {
-                facts.entry("address".to_owned()).or_insert_with(|| format!("{ip}:{port}"));
-            }
-            let said = link.facts();
-            let known = [("user", &said.user), ("vhost", &said.vhost), ("mechanism", &said.mechanism)];
-            for (name, value) in known {
-                if let Some(value) = value {
-                    facts.entry(name.to_owned()).or_insert_with(|| value.clone());
-                }
-            }
-            if let Some(closed) = &said.closed {
-                facts
-                    .entry("closed".to_owned())
-                    .or_insert_with(|| format!("{} {}", closed.code, closed.text));
+/// What was agreed with the broker, by name; of a run that agreed on nothing, whom it tried.
+pub(super) fn facts(run: &Run) -> BTreeMap<String, String> {
+    let mut facts: BTreeMap<String, String> = BTreeMap::new();
+    for link in run.model.amqp.links().filter(|link| !link.accepted) {
+        if let Some(Address::Inet { ip, port }) = link.peer.get() {
+            facts.entry("address".to_owned()).or_insert_with(|| format!("{ip}:{port}"));
+        }
+        let said = link.facts();
+        let known = [("user", &said.user), ("vhost", &said.vhost), ("mechanism", &said.mechanism)];
+        for (name, value) in known {
+            if let Some(value) = value {
+                facts.entry(name.to_owned()).or_insert_with(|| value.clone());
             }
         }
-        if facts.is_empty() {
-            let tried = run.model.connections.iter().filter(|connection| {
+        if let Some(closed) = &said.closed {
+            facts.entry("closed".to_owned()).or_insert_with(|| format!("{} {}", closed.code, closed.text));
+        }
+    }
+    if facts.is_empty() {
+        let tried =
+            run.model.connections.iter().filter(|connection| {
                 !connection.is_datagram && !run.model.connections.is_own_loop(connection)
             });
-            for connection in tried {
-                if let Known::Is(Address::Inet { ip, port }) = &connection.peer {
-                    facts.entry("address".to_owned()).or_insert_with(|| format!("{ip}:{port}"));
-                }
+        for connection in tried {
+            if let Known::Is(Address::Inet { ip, port }) = &connection.peer {
+                facts.entry("address".to_owned()).or_insert_with(|| format!("{ip}:{port}"));
             }
         }
-        for ((_, name), queue) in run.model.amqp.queues.iter() {
-            if let Some(Declared { arguments, durable, .. }) = &queue.declared {
-                let durable = if *durable { "durable" } else { "not durable" };
-                let arguments = serde_json::to_string(arguments).unwrap_or_default();
-                facts.insert(format!("queue {name}"), format!("{durable}, {arguments}"));
-            }
+    }
+    for ((_, name), queue) in run.model.amqp.queues.iter() {
+        if let Some(Declared { arguments, durable, .. }) = &queue.declared {
+            let durable = if *durable { "durable" } else { "not durable" };
+            let arguments = serde_json::to_string(arguments).unwrap_or_default();
+            facts.insert(format!("queue {name}"), format!("{durable}, {arguments}"));
         }
-        for consumer in run.model.amqp.consumers.iter() {
-            let prefetch = consumer.prefetch.map_or_else(|| "?".to_owned(), |prefetch| prefetch.to_string());
-            facts.insert(format!("consumer of {}", consumer.queue), format!("prefetch {prefetch}"));
-        }
-        facts
-    };
+    }
+    for consumer in run.model.amqp.consumers.iter() {
+        let prefetch = consumer.prefetch.map_or_else(|| "?".to_owned(), |prefetch| prefetch.to_string());
+        facts.insert(format!("consumer of {}", consumer.queue), format!("prefetch {prefetch}"));
+    }
+    facts
+}
+
+/// What was agreed with the broker: address, user, virtual host, queues and their arguments.
+fn broker(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
     let (a, b) = (facts(working), facts(failing));
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     for name in names {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Difference, Kind, difference, divergence::Found, run::Run};
+use super::{Difference, Kind, difference, divergence::Found, evidence::Evidence, run::Run};
 use crate::event::Exec;
 
 /// Set by shells and terminals for themselves.
-const NOISE: [&str; 24] = [
+const NOISE: [&str; 35] = [
     "SHLVL",
     "COLUMNS",
     "LINES",
@@ -31,10 +31,27 @@ const NOISE: [&str; 24] = [
     "TMUX",
     "TMUX_PANE",
     "MAIL",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "LESS",
+    "HISTCONTROL",
+    "SESSION_MANAGER",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "MANAGERPID",
+    "DISPLAY",
+    "XAUTHORITY",
 ];
 const NOISE_PREFIXES: [&str; 6] = ["SUDO_", "GNOME_", "VSCODE_", "GPG_", "DBUS_", "SYSTEMD_"];
 
-pub(super) fn differences(working: &Run, failing: &Run, diverged: Option<&Found>, out: &mut Vec<Difference>) {
+pub(super) fn differences(
+    working: &Run,
+    failing: &Run,
+    diverged: Option<&Found>,
+    evidence: &Evidence<'_>,
+    out: &mut Vec<Difference>,
+) {
     let (Some(a), Some(b)) = (&working.program, &failing.program) else { return };
     let (Some(a), Some(b)) = (variables(a), variables(b)) else { return };
     let lost_modules = diverged.is_some_and(|diverged| diverged.found.text.contains("loads "));
@@ -43,7 +60,7 @@ pub(super) fn differences(working: &Run, failing: &Run, diverged: Option<&Found>
         if one == two {
             continue;
         }
-        let (weight, why) = weigh(name, lost_modules);
+        let (weight, why) = weigh(name, one.copied(), two.copied(), lost_modules, evidence);
         out.push(difference(
             Kind::Env,
             (*name).to_owned(),
@@ -58,12 +75,48 @@ fn variables(exec: &Exec) -> Option<BTreeMap<&str, &str>> {
     Some(exec.env.get()?.iter().filter_map(|pair| pair.split_once('=')).collect())
 }
 
-fn weigh(name: &str, modules_differ: bool) -> (u32, &'static str) {
+/// The stronger of what the variable's name says, and of what its values did.
+fn weigh(
+    name: &str,
+    working: Option<&str>,
+    failing: Option<&str>,
+    modules_differ: bool,
+    evidence: &Evidence<'_>,
+) -> (u32, String) {
+    let noise = NOISE.contains(&name)
+        || name.ends_with("_PID")
+        || NOISE_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if noise {
+        return (3, "shells and terminals set it for themselves".to_owned());
+    }
+    let follows = match name {
+        "PWD" => Some((5, "follows from the working directory")),
+        "VIRTUAL_ENV" | "VIRTUAL_ENV_PROMPT" => Some((25, "follows from the environment that is active")),
+        _ => None,
+    };
+    if let Some((weight, why)) = follows {
+        return (weight, why.to_owned());
+    }
+    let (weight, why) = by_name(name, modules_differ, evidence);
+    match evidence.of_variable(name, working, failing) {
+        Some((stronger, sign)) if stronger > weight => (stronger, sign),
+        _ => (weight, why.to_owned()),
+    }
+}
+
+fn by_name(name: &str, modules_differ: bool, evidence: &Evidence<'_>) -> (u32, &'static str) {
+    const UNICODE: [&str; 2] = ["UnicodeDecodeError", "UnicodeEncodeError"];
+    let text = name == "LANG" || name == "LANGUAGE" || name.starts_with("LC_");
+    let encoding = ["PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE"].contains(&name);
+    let named_like_broker =
+        ["AMQP", "RABBIT", "BROKER"].iter().any(|word| name.to_ascii_uppercase().contains(word));
     match name {
-        _ if NOISE.contains(&name) || NOISE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {
-            (3, "shells and terminals set it for themselves")
+        _ if (text || encoding) && evidence.raised(&UNICODE).is_some() => {
+            (120, "decides the encoding of texts, and the run that fails could not read one")
         }
-        "PWD" => (5, "follows from the working directory"),
+        "PYTHONWARNINGS" | "PYTHONDEVMODE" if evidence.raised(&["Warning"]).is_some() => {
+            (120, "decides what becomes of warnings, and one was raised in the run that fails")
+        }
         "PYTHONPATH" | "PYTHONHOME" if modules_differ => {
             (110, "decides where modules come from, and those differ")
         }
@@ -71,20 +124,19 @@ fn weigh(name: &str, modules_differ: bool) -> (u32, &'static str) {
         "PYTHONHASHSEED" => (15, "decides the order of sets"),
         _ if name.starts_with("PYTHON") => (75, "changes how Python runs"),
         "PATH" => (40, "decides which programs are found"),
-        "VIRTUAL_ENV" | "VIRTUAL_ENV_PROMPT" => (25, "follows from the environment that is active"),
         "LD_PRELOAD" | "LD_LIBRARY_PATH" => (72, "decides which shared libraries are loaded"),
-        "LANG" | "LANGUAGE" | "TZ" => (48, "changes how text or time is read"),
-        _ if name.starts_with("LC_") => (48, "changes how text is read"),
+        _ if text => (48, "changes how text is read"),
+        "TZ" => (48, "changes how time is read"),
         "HOME" => (52, "configuration and user packages are looked for below it"),
-        "TMPDIR" | "TEMP" | "TMP" => (30, "temporary files go there"),
+        "TMPDIR" | "TEMP" | "TMP" => (12, "temporary files go there"),
         "USER" | "LOGNAME" | "USERNAME" | "SHELL" | "HOSTNAME" => (9, "names who and where"),
         _ if name.starts_with("XDG_") => (20, "configuration may be looked for below it"),
         _ if name.starts_with("TOX_") => (22, "tox sets it"),
-        // Names dramatiq reads itself, and the usual names of a broker's address.
         _ if name.to_ascii_lowercase().starts_with("dramatiq") => (92, "dramatiq reads it"),
-        _ if ["AMQP", "RABBIT", "BROKER"].iter().any(|word| name.to_ascii_uppercase().contains(word)) => {
-            (90, "is named like the broker's address")
-        }
+        // Where it is known what the sources name, a name that they do not name is a weaker sign.
+        _ if named_like_broker && evidence.knows_sources() => (44, "is named like the broker's address"),
+        _ if named_like_broker => (90, "is named like the broker's address"),
+        _ if evidence.knows_sources() => (30, "no source that was read was seen to name it"),
         _ => (62, "the program may read it"),
     }
 }

@@ -1,6 +1,6 @@
 //! What a run was given besides its environment: arguments, directory, user, limits, mask, interpreter, terminal. Knows a program's start.
 
-use super::{Difference, Kind, difference, run::Run};
+use super::{Difference, Kind, difference, evidence::Evidence, run::Run};
 use crate::{
     event::{Exec, Known, Limit},
     model::files,
@@ -12,7 +12,7 @@ const STDIO: [&str; 3] = ["stdin", "stdout", "stderr"];
 const EMFILE: i32 = 24;
 const EACCES: i32 = 13;
 
-pub(super) fn differences(working: &Run, failing: &Run, out: &mut Vec<Difference>) {
+pub(super) fn differences(working: &Run, failing: &Run, evidence: &Evidence<'_>, out: &mut Vec<Difference>) {
     let (Some(a), Some(b)) = (&working.program, &failing.program) else { return };
     let mut push = |kind, key: &str, a: Option<String>, b: Option<String>, weight, why: &str| {
         if a != b {
@@ -20,9 +20,19 @@ pub(super) fn differences(working: &Run, failing: &Run, out: &mut Vec<Difference
         }
     };
     let argv = |exec: &Exec| exec.argv.get().map(|argv| words::command(argv.get(1..).unwrap_or_default()));
-    push(Kind::Argv, "arguments", argv(a), argv(b), 85, "the program was told something else");
+    let (weight, why) = arguments(working, failing, a, b, evidence);
+    push(Kind::Argv, "arguments", argv(a), argv(b), weight, &why);
     let cwd = |exec: &Exec| exec.cwd.get().cloned();
-    push(Kind::Cwd, "cwd", cwd(a), cwd(b), 70, "modules and files are looked for from here");
+    let (one, two) = (cwd(a), cwd(b));
+    let sign = evidence.paths(one.as_deref().as_slice(), two.as_deref().as_slice());
+    let (weight, why) = sign.unwrap_or_else(|| {
+        if evidence.found_the_same(one.as_deref(), two.as_deref()) {
+            (35, "what was read below it is the same in both".to_owned())
+        } else {
+            (70, "modules and files are looked for from here".to_owned())
+        }
+    });
+    push(Kind::Cwd, "cwd", one, two, weight, &why);
     let refused = |run: &Run, errno: i32| run.model.files.refused.keys().any(|(_, number)| *number == errno);
     let denied = refused(failing, EACCES) && !refused(working, EACCES);
     let by_refusal = |weight: u32, why: &'static str| {
@@ -39,13 +49,17 @@ pub(super) fn differences(working: &Run, failing: &Run, out: &mut Vec<Difference
         let groups = exec.user.get()?.groups.get()?;
         Some(groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
     };
-    let (weight, why) = by_refusal(30, "groups open files and sockets");
+    let (weight, why) = if user(a) == user(b) {
+        by_refusal(30, "groups open files and sockets")
+    } else {
+        (20, "follows from the user")
+    };
     push(Kind::User, "groups", groups(a), groups(b), weight, why);
     let umask = |exec: &Exec| exec.umask.get().map(|umask| format!("{umask:03o}"));
     let (weight, why) = by_refusal(45, "it decides who may read what is written");
     push(Kind::Umask, "umask", umask(a), umask(b), weight, why);
     let exe = |exec: &Exec| exec.exe.get().and_then(|exe| exe.path.get().cloned());
-    push(Kind::Interpreter, "executable", exe(a), exe(b), 80, "another interpreter has other modules");
+    push(Kind::Interpreter, "executable", exe(a), exe(b), 106, "another interpreter has other modules");
     push(
         Kind::Interpreter,
         "prefix",
@@ -65,11 +79,44 @@ pub(super) fn differences(working: &Run, failing: &Run, out: &mut Vec<Difference
         };
         push(Kind::File, name, leads(a), leads(b), 12, "where it reads or writes");
     }
-    limits(working, failing, a, b, out);
+    limits(working, failing, (a, b), evidence, out);
 }
 
-fn limits(working: &Run, failing: &Run, a: &Exec, b: &Exec, out: &mut Vec<Difference>) {
+/// How much the arguments matter: those that are the same but for temporary names do not.
+fn arguments(working: &Run, failing: &Run, a: &Exec, b: &Exec, evidence: &Evidence<'_>) -> (u32, String) {
+    let (Some(a), Some(b)) = (a.argv.get(), b.argv.get()) else { return (0, String::new()) };
+    let normal = |run: &Run, words: &[String]| -> Vec<String> {
+        words.iter().skip(1).map(|word| run.normal.path(word)).collect()
+    };
+    if normal(working, a) == normal(failing, b) {
+        return (15, "they name the same, in another place".to_owned());
+    }
+    let only = |words: &[String], others: &[String]| -> Vec<String> {
+        words.iter().skip(1).filter(|word| !others.contains(word)).cloned().collect()
+    };
+    let (one, two) = (only(a, b), only(b, a));
+    let signs = one
+        .iter()
+        .map(Some)
+        .chain([None])
+        .flat_map(|one| two.iter().map(Some).chain([None]).map(move |two| (one, two)));
+    signs
+        .filter_map(|(one, two)| evidence.agreed(one.map(String::as_str), two.map(String::as_str)))
+        .max_by_key(|(weight, _)| *weight)
+        .unwrap_or_else(|| (100, "the program was told something else".to_owned()))
+}
+
+fn limits(
+    working: &Run,
+    failing: &Run,
+    (a, b): (&Exec, &Exec),
+    evidence: &Evidence<'_>,
+    out: &mut Vec<Difference>,
+) {
     let (Some(a), Some(b)) = (a.limits.get(), b.limits.get()) else { return };
+    let no_thread = evidence.exception_names("can't start new thread");
+    let no_memory = evidence.raised(&["MemoryError"]).is_some();
+    let too_large = evidence.exception_names("File too large");
     let ran_out = |run: &Run| {
         run.model.files.refused.keys().any(|(_, errno)| *errno == EMFILE)
             || run.model.connections.iter().any(|connection| connection.result == Some(EMFILE))
@@ -87,6 +134,9 @@ fn limits(working: &Run, failing: &Run, a: &Exec, b: &Exec, out: &mut Vec<Differ
         }
         let (weight, why) = match limit.name.as_str() {
             "NOFILE" if emfile => (120, "the run that fails ran out of descriptors (EMFILE)"),
+            "NPROC" if no_thread => (120, "the run that fails could not start a thread"),
+            "AS" | "DATA" | "STACK" if no_memory => (120, "the run that fails ran out of memory"),
+            "FSIZE" if too_large => (120, "the run that fails could not write a file so large"),
             "NOFILE" | "NPROC" | "AS" | "DATA" | "STACK" | "FSIZE" => {
                 (50, "it bounds what the process may have")
             }

@@ -8,13 +8,17 @@ pub mod bisect;
 mod divergence;
 mod effects;
 mod environment;
+mod evidence;
+mod files;
 mod given;
 mod normal;
 pub mod run;
 pub mod toggle;
+mod touched;
 
 use serde::Serialize;
 
+use evidence::Evidence;
 use run::Run;
 
 /// What kind of thing differs. The names are public.
@@ -47,6 +51,13 @@ pub enum Kind {
     Broker,
     /// How it ended.
     Exit,
+}
+
+impl Kind {
+    /// The public name, as in JSON.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
 }
 
 /// One difference.
@@ -92,8 +103,10 @@ pub struct Comparison {
 pub fn compare(working: &Run, failing: &Run) -> Comparison {
     let diverged = divergence::first(working, failing);
     let mut differences = Vec::new();
-    given::differences(working, failing, &mut differences);
-    environment::differences(working, failing, diverged.as_ref(), &mut differences);
+    let evidence = Evidence::new(working, failing);
+    given::differences(working, failing, &evidence, &mut differences);
+    environment::differences(working, failing, diverged.as_ref(), &evidence, &mut differences);
+    files::differences(working, failing, diverged.as_ref(), &evidence, &mut differences);
     effects::differences(working, failing, &mut differences);
     differences.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| (a.kind, &a.key).cmp(&(b.kind, &b.key))));
     for (rank, difference) in (1..).zip(&mut differences) {
@@ -112,3 +125,6 @@ fn difference(
 ) -> Difference {
     Difference { rank: 0, kind, key: key.into(), working, failing, why: why.into(), weight }
 }
+
+#[cfg(test)]
+mod tests;

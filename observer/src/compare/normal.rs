@@ -20,6 +20,14 @@ impl Normal {
         Self { folders }
     }
 
+    /// The path that compares as this one; `None` when it lies in none of the run's own folders.
+    pub(super) fn whole(&self, normal: &str) -> Option<String> {
+        self.folders.iter().find_map(|(folder, name)| {
+            let rest = normal.strip_prefix(name)?;
+            Some(format!("{folder}{rest}"))
+        })
+    }
+
     /// A path as it compares.
     pub(super) fn path(&self, path: &str) -> String {
         for (folder, name) in &self.folders {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::normal::Normal;
+use super::{normal::Normal, touched::Touched};
 use crate::{
     event::{Address, Body, Event, Exec, Pid},
     model::{
@@ -34,6 +34,7 @@ pub struct Reader {
     model: Model,
     raw: Vec<(u64, u64, Pid, Raw)>,
     opened: HashSet<(Pid, String)>,
+    touched: Touched,
 }
 
 #[derive(Debug)]
@@ -49,11 +50,17 @@ enum Raw {
 impl Reader {
     /// Nothing read yet of a session that began then.
     pub fn new(started_ns: u64) -> Self {
-        Self { model: Model::new(started_ns), raw: Vec::new(), opened: HashSet::new() }
+        Self {
+            model: Model::new(started_ns),
+            raw: Vec::new(),
+            opened: HashSet::new(),
+            touched: Touched::default(),
+        }
     }
 
     /// Takes in the next event, in order of time.
     pub fn add(&mut self, id: u64, event: &Event) {
+        self.touched.add(event);
         let raw = &mut self.raw;
         self.model.add_and_tell(id, event, &mut |said| {
             if !said.link.accepted && raw.len() < MAX_KEPT {
@@ -87,7 +94,7 @@ impl Reader {
     /// Ends the reading.
     pub fn finish(mut self, header: &Header, ending: Option<Ending>) -> Run {
         self.model.finish();
-        Run::new(header.clone(), ending, self.model, self.raw)
+        Run::new(header.clone(), ending, self.model, self.raw, self.touched)
     }
 }
 
@@ -111,10 +118,20 @@ pub struct Run {
     pub(super) folders: Vec<String>,
     /// The virtual environment's or installation's folder.
     pub(super) prefix: Option<String>,
+    /// What it found, and what not.
+    pub(super) touched: Touched,
+    /// How its paths compare.
+    pub(super) normal: Normal,
 }
 
 impl Run {
-    fn new(header: Header, ending: Option<Ending>, model: Model, raw: Vec<(u64, u64, Pid, Raw)>) -> Self {
+    fn new(
+        header: Header,
+        ending: Option<Ending>,
+        model: Model,
+        raw: Vec<(u64, u64, Pid, Raw)>,
+        touched: Touched,
+    ) -> Self {
         let chosen = chosen(&model).map(|process| (process.pid, process.program().cloned()));
         let program_pid = chosen.as_ref().map(|(pid, _)| *pid);
         let program = chosen.and_then(|(_, program)| program?.details.map(|exec| *exec));
@@ -161,7 +178,7 @@ impl Run {
                 lane.push(Step { event, at_ns, what });
             }
         }
-        Self { header, ending, model, program, program_pid, steps, modules, folders, prefix }
+        Self { header, ending, model, program, program_pid, steps, modules, folders, prefix, touched, normal }
     }
 }
 

@@ -68,6 +68,8 @@ impl Start {
 /// are left out without a word.
 pub fn toggles(comparison: &Comparison) -> (Vec<Toggle>, Vec<LeftOut>) {
     let (mut toggles, mut left_out) = (Vec::new(), Vec::new());
+    let of_interpreter =
+        |key: &str| comparison.differences.iter().any(|one| one.kind == Kind::Interpreter && one.key == key);
     for one in &comparison.differences {
         let why = match one.kind {
             Kind::Env if one.weight < NOISE => continue,
@@ -75,11 +77,15 @@ pub fn toggles(comparison: &Comparison) -> (Vec<Toggle>, Vec<LeftOut>) {
             Kind::Module if one.working.is_none() || one.failing.is_none() => continue,
             Kind::Env | Kind::Argv | Kind::Cwd | Kind::Limit | Kind::Umask => None,
             Kind::User if one.key == "user" => None,
-            Kind::Interpreter if one.key == "executable" => None,
+            // Another environment of the same interpreter is started by another path.
+            Kind::Interpreter if one.key == "executable" || !of_interpreter("executable") => None,
             Kind::User => Some("groups follow from the user"),
             Kind::Interpreter => Some("follows from the interpreter"),
             Kind::SysPath => Some("follows from PYTHONPATH, the directory and the interpreter"),
             Kind::File => Some("a file's content or standing is not changed by observer"),
+            Kind::PackageVersion if of_interpreter("prefix") => {
+                Some("comes with the environment, which is toggled as a whole")
+            }
             Kind::Module | Kind::PackageVersion => Some("observer installs and removes nothing"),
             Kind::Broker | Kind::Exit => continue,
         };
@@ -90,7 +96,7 @@ pub fn toggles(comparison: &Comparison) -> (Vec<Toggle>, Vec<LeftOut>) {
                 working: one.working.clone(),
                 failing: one.failing.clone(),
             }),
-            Some(why) => left_out.push(LeftOut { what: format!("{:?} {}", one.kind, one.key), why }),
+            Some(why) => left_out.push(LeftOut { what: format!("{} {}", one.kind.name(), one.key), why }),
         }
     }
     (toggles, left_out)

@@ -46,3 +46,20 @@ pub struct SourceLook {
     /// Whether all of it was read.
     pub complete: bool,
 }
+
+/// What a text that a program read was: a file of configuration, or a module's source. Its text is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLook {
+    /// The file, as the call resolved it that opened it first; for a cached module its source.
+    pub path: String,
+    /// Its length in bytes when it was looked at.
+    pub len_bytes: u64,
+    /// A keyed hash of its content: the same for the same content within one state directory. Absent for installed modules (their
+    /// distribution's version says it) and for empty files.
+    pub digest: Option<String>,
+    /// Variables of the program's environment that it names in quotes, and in which line first.
+    pub variables: Vec<(u32, String)>,
+    /// Variables that one of its words stands for otherwise: `queue_name` for `QUEUE_NAME` or `SHOP_QUEUE_NAME`, `"SHOP_"` for all that
+    /// begin so.
+    pub alike: Vec<(u32, String)>,
+}

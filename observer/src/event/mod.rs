@@ -9,7 +9,7 @@ mod program;
 mod disk;
 mod import;
 
-pub use disk::{ModuleSearch, Near, SourceLook};
+pub use disk::{FileLook, ModuleSearch, Near, SourceLook};
 pub use import::{
     Distribution, Distributions, Hiding, Import, ImportSight, Imported, Interpreter, ModuleShadows,
 };
@@ -91,7 +91,7 @@ pub struct Event {
     /// What.
     #[serde(flatten)]
     pub body: Body,
-    /// The bytes that were carried, for [`Body::Data`] and [`Body::Output`]. Never part of the JSON: the session keeps them beside it.
+    /// The bytes that were carried, for [`Body::Data`] and [`Body::Output`]; for [`Body::FileLook`] until they are replaced by their hash. Never part of the JSON: the session keeps them beside it.
     #[serde(skip)]
     pub bytes: Vec<u8>,
 }
@@ -387,6 +387,8 @@ pub enum Body {
     ModuleSearch(ModuleSearch),
     /// The source of a module of this process was looked at.
     SourceLook(SourceLook),
+    /// A text that this process read was looked at.
+    FileLook(FileLook),
     /// CPython begins to import a module that is not loaded yet.
     Import(Box<Import>),
     /// CPython has imported it, or failed to.
@@ -471,7 +473,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 47] = [
+    pub const KINDS: [&str; 48] = [
         "fork",
         "thread",
         "exec",
@@ -514,6 +516,7 @@ impl Body {
         "broker-access",
         "module-search",
         "source-look",
+        "file-look",
         "import",
         "imported",
         "interpreter",
@@ -566,6 +569,7 @@ impl Body {
             Self::BrokerAccess(_) => "broker-access",
             Self::ModuleSearch(_) => "module-search",
             Self::SourceLook(_) => "source-look",
+            Self::FileLook(_) => "file-look",
             Self::Import(_) => "import",
             Self::Imported(_) => "imported",
             Self::Interpreter(_) => "interpreter",

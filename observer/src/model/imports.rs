@@ -99,7 +99,7 @@ impl ImportTrails {
                 self.searches.push((mark, search.clone()));
             }
             Body::SourceLook(look) if self.looks.len() < MAX_ANSWERS => self.looks.push((mark, look.clone())),
-            Body::ModuleSearch(_) | Body::SourceLook(_) => {}
+            Body::ModuleSearch(_) | Body::SourceLook(_) | Body::FileLook(_) | Body::Distributions(_) => {}
             Body::Fork { child } => drop(self.by_pid.remove(child)),
             _ if event.pid.0 == 0 => {}
             _ if self.by_pid.len() < MAX_PROCESSES || self.by_pid.contains_key(&event.pid) => {

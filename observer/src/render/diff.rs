@@ -31,7 +31,7 @@ pub fn write(
     let mut lines = Vec::new();
     match comparison.differences.first() {
         Some(first) => {
-            let what = format!("{} {}", kind(first), first.key);
+            let what = format!("{} {}", first.kind.name(), first.key);
             lines.push(
                 Line::new()
                     .with(STRONG, "likeliest  ")
@@ -52,7 +52,7 @@ pub fn write(
         lines.push(
             Line::new()
                 .with(DIM, format!("{:>3}  ", one.rank))
-                .with(STRONG, format!("{} {}", kind(one), one.key))
+                .with(STRONG, format!("{} {}", one.kind.name(), one.key))
                 .with(DIM, format!("  {}", one.why)),
         );
         let side = |style, name: &str, value: &Option<String>| {
@@ -71,14 +71,6 @@ pub fn write(
         lines.push(Line::new().with(DIM, text));
     }
     lines.iter().try_for_each(|line| line.write(out, (!all).then_some(columns)))
-}
-
-fn kind(difference: &Difference) -> String {
-    // The public name is the JSON's.
-    serde_json::to_value(difference.kind)
-        .ok()
-        .and_then(|name| name.as_str().map(str::to_owned))
-        .unwrap_or_default()
 }
 
 /// The comparison as a document of schema `observer.diff/1`.

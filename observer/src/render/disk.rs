@@ -2,7 +2,7 @@
 
 use super::style::{Line, ODD, PLAIN};
 use crate::{
-    event::{ModuleSearch, SourceLook},
+    event::{FileLook, ModuleSearch, SourceLook},
     words::units,
 };
 
@@ -40,4 +40,14 @@ pub(super) fn look<'a>(line: &'a mut Line, look: &SourceLook) -> &'a mut Line {
         line.push(PLAIN, format!(", set_broker in line {}", numbers(&look.set_broker)));
     }
     line
+}
+
+/// What a text was that was read.
+pub(super) fn text<'a>(line: &'a mut Line, look: &FileLook) -> &'a mut Line {
+    line.push(PLAIN, format!("{}: {}", look.path, units::size(look.len_bytes)));
+    if let Some(digest) = &look.digest {
+        line.push(PLAIN, format!(", content {digest}"));
+    }
+    let names: Vec<&str> = look.variables.iter().map(|(_, name)| name.as_str()).collect();
+    line.push(PLAIN, if names.is_empty() { String::new() } else { format!(", names {}", names.join(", ")) })
 }

@@ -93,6 +93,7 @@ fn describe(line: &mut Line, event: &Event) {
         Body::Note { level, text } => line.push(level_style(*level), text),
         Body::ModuleSearch(search) => disk::search(line, search),
         Body::SourceLook(look) => disk::look(line, look),
+        Body::FileLook(look) => disk::text(line, look),
         Body::Import(import) => modules::import(line, import),
         Body::Imported(import) => modules::imported(line, import, event.at_ns),
         Body::Interpreter(interpreter) => modules::interpreter(line, interpreter),

@@ -3,6 +3,7 @@
 mod derived;
 mod error;
 mod invoker;
+mod key;
 mod mark;
 mod name;
 mod read;

@@ -7,22 +7,15 @@
 //! it is looked for in arguments, output and messages, but not in paths and environment variables, where replacing it would hide which
 //! files and variables the program saw.
 
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    io::{self, Read, Write},
-    ops::Range,
-    path::Path,
+use std::{borrow::Cow, collections::HashSet, ops::Range};
+
+use super::{
+    SessionError, StateDir,
+    key::{KEY_BYTES, Key},
+    secret,
 };
-
-use aho_corasick::{AhoCorasick, MatchKind};
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
-
-use super::{SessionError, StateDir, mark, secret};
 use crate::event::{Address, Body, Event, Exec, FdTarget, Known};
-
-const KEY_BYTES: usize = 32;
+use aho_corasick::{AhoCorasick, MatchKind};
 
 /// Shorter literals stand in too many innocent places; longer ones are documents, and nobody prints them in one piece.
 const LITERAL_BYTES: std::ops::RangeInclusive<usize> = 6..=4096;
@@ -48,7 +41,7 @@ const EVERYDAY: [&str; 12] = [
 
 /// Replaces secrets by `«redacted:3f9a»`: the same mark for the same secret within one state directory.
 pub struct Redactor {
-    key: [u8; KEY_BYTES],
+    key: Key,
     known: HashSet<Vec<u8>>,
     /// For paths and variables: literals that cannot be ordinary words.
     strange: Literals,
@@ -88,7 +81,7 @@ impl Redactor {
     /// When the key can neither be read nor made.
     pub fn open(dir: &StateDir) -> Result<Self, SessionError> {
         let path = dir.path().join("key");
-        key(&path, dir.owner()).map(Self::with_key).map_err(|source| SessionError::Io {
+        Key::read_or_make(&path, dir.owner()).map(Self::holding).map_err(|source| SessionError::Io {
             attempted: "read or make the redaction key",
             path,
             source,
@@ -98,6 +91,10 @@ impl Redactor {
 
     /// A redactor with a given key.
     pub fn with_key(key: [u8; KEY_BYTES]) -> Self {
+        Self::holding(Key(key))
+    }
+
+    fn holding(key: Key) -> Self {
         Self { key, known: HashSet::new(), strange: Literals::default(), all: Literals::default() }
     }
 
@@ -143,6 +140,12 @@ impl Redactor {
                 }
             }
             Body::SourceLook(look) => self.text(&mut look.path),
+            Body::FileLook(look) => {
+                self.text(&mut look.path);
+                // What a file says is nobody's business: only whether two say the same.
+                let content = std::mem::take(&mut event.bytes);
+                look.digest = (!content.is_empty()).then(|| self.key.digest(&content)).flatten();
+            }
             Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
@@ -167,7 +170,7 @@ impl Redactor {
         let ranges = secret::ranges(value.as_bytes(), false);
         let parts = ranges.into_iter().filter_map(|range| value.get(range));
         let secrets = whole.then_some(value).into_iter().chain(parts);
-        secrets.map(|secret| (self.placeholder(secret.as_bytes()), secret.to_owned())).collect()
+        secrets.map(|secret| (self.key.mark(secret.as_bytes()), secret.to_owned())).collect()
     }
 
     /// Replaces the secrets in the words of a command, and remembers them.
@@ -280,7 +283,7 @@ impl Redactor {
                 let start = range.start.max(done);
                 clean.extend_from_slice(&text[done..start]);
                 if range.start >= done {
-                    clean.extend_from_slice(self.placeholder(&text[range.clone()]).as_bytes());
+                    clean.extend_from_slice(self.key.mark(&text[range.clone()]).as_bytes());
                 }
                 done = range.end;
             }
@@ -295,7 +298,7 @@ impl Redactor {
             return value.to_owned();
         }
         self.remember(value.as_bytes());
-        self.placeholder(value.as_bytes())
+        self.key.mark(value.as_bytes())
     }
 
     /// Remembers the secrets that stand in a text.
@@ -329,16 +332,6 @@ impl Redactor {
         self.strange.build();
         self.all.build();
     }
-
-    fn placeholder(&self, value: &[u8]) -> String {
-        // HMAC takes a key of any length.
-        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.key) else {
-            return "«redacted»".to_owned();
-        };
-        hmac.update(value);
-        let hash = hmac.finalize().into_bytes();
-        format!("«redacted:{:02x}{:02x}»", hash[0], hash[1])
-    }
 }
 
 /// With `%23` as `#`: how the program itself knows a password that was escaped in a URL.
@@ -360,37 +353,4 @@ fn unescaped(value: &[u8]) -> Vec<u8> {
         };
     }
     plain
-}
-
-/// Reads the key, or makes one. Written aside and linked into place, so that of two that come at once both use the same, and nobody ever
-/// reads half of one.
-fn key(path: &Path, owner: (u32, u32)) -> io::Result<[u8; KEY_BYTES]> {
-    match read_key(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        result => return result,
-    }
-    let mut key = [0; KEY_BYTES];
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let mut nonce = [0; 8];
-    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-    let aside = path.with_extension(format!("{:016x}", u64::from_ne_bytes(nonce)));
-    let made = mark::create_new(&aside, owner).and_then(|mut file| {
-        file.write_all(&key)?;
-        std::fs::hard_link(&aside, path)
-    });
-    // Not there when it could not be made: the error that counts is that one.
-    drop(std::fs::remove_file(&aside));
-    match made {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => read_key(path),
-    }
-}
-
-fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
-    let mut key = [0; KEY_BYTES];
-    file.read_exact(&mut key)?;
-    Ok(key)
 }

@@ -284,7 +284,7 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Scenario>> {
 }
 
 /// A variant replaces what it names; of `files`, `env` and `limits` only the entries it names.
-fn overlaid(mut base: Table, variant: Table) -> Table {
+pub(super) fn overlaid(mut base: Table, variant: Table) -> Table {
     for (key, value) in variant {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(under)), Value::Table(over)) if key != "expect" => under.extend(over),
@@ -296,7 +296,7 @@ fn overlaid(mut base: Table, variant: Table) -> Table {
     base
 }
 
-fn finish(name: String, table: Table) -> Result<Scenario> {
+pub(super) fn finish(name: String, table: Table) -> Result<Scenario> {
     let scenario: Scenario = table.try_into().with_context(|| format!("scenario {name}"))?;
     if scenario.node == Node::Shared && !scenario.node_config.is_empty() {
         bail!("{name}: `node_config` is for a node of its own: write node = \"own\"");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, OpenFlags, ToSql};
 use serde_json::Value;
 
-use super::place::{Place, SESSION};
+use super::place::Place;
 use crate::deadline;
 
 /// How often the observer is asked to read the session again.
@@ -167,7 +167,7 @@ impl Live<'_> {
         let output = Command::new(self.program)
             .arg("--state-dir")
             .arg(self.place.path("state"))
-            .args(["show", SESSION, view, "--format", "json"])
+            .args(["show", self.place.name, view, "--format", "json"])
             .stdin(Stdio::null())
             .output();
         let document = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());

@@ -5,6 +5,7 @@ pub mod fixture;
 pub mod judge;
 mod live;
 mod management;
+pub mod pairs;
 mod place;
 mod processes;
 mod python;

@@ -1,7 +1,7 @@
 //! Where one scenario takes place: its folders and files, its virtual host and ports, and the words that stand for them. It runs
 //! nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -21,8 +21,8 @@ use crate::venv::Venv;
 
 const HELPER: &str = include_str!("lab.py");
 
-/// The name of every session: it tells nothing of what is expected.
-pub(super) const SESSION: &str = "run";
+/// The name of a scenario's session: it tells nothing of what is expected.
+const SESSION: &str = "run";
 
 /// The password of the scenario's own user.
 const PASSWORD: &str = "sesame-7213";
@@ -33,6 +33,10 @@ pub(super) struct Place {
     folder: Option<TempDir>,
     /// What may be written as `{name}`, or as `@name@` in a file.
     pub(super) values: BTreeMap<String, String>,
+    /// The name of the session that is being recorded.
+    pub(super) name: &'static str,
+    /// Files of sessions that are over.
+    earlier: BTreeSet<PathBuf>,
     management: Management,
     // Bound, and not listening: nobody else can come to listen there meanwhile.
     _closed_port: OwnedFd,
@@ -70,7 +74,7 @@ impl Place {
             ("scene", at.join("app").display().to_string()),
             ("closed_port", closed_port.to_string()),
             ("venv", venv.root().display().to_string()),
-            ("path", format!("{}/bin:/usr/local/bin:/usr/bin:/bin", venv.root().display())),
+            ("path", search_path(venv)),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
@@ -83,12 +87,38 @@ impl Place {
         // On a node of its own it may see all, alarms too; on the shared one scenarios run beside each other.
         let tag = if scenario.node == Node::Own { "administrator" } else { "management" };
         management.open_vhost(&vhost, PASSWORD, tag)?;
-        let place = Self { folder: Some(folder), values, management, _closed_port: closed };
-        for (name, text) in &scenario.files {
-            place.write(name, text)?;
-        }
-        fs::create_dir_all(place.cwd(scenario))?;
+        let place = Self {
+            folder: Some(folder),
+            values,
+            name: SESSION,
+            earlier: BTreeSet::new(),
+            management,
+            _closed_port: closed,
+        };
+        place.furnish(scenario)?;
         Ok(place)
+    }
+
+    /// Writes a scenario's files.
+    pub(super) fn furnish(&self, scenario: &Scenario) -> Result<()> {
+        for (name, text) in &scenario.files {
+            self.write(name, text)?;
+        }
+        fs::create_dir_all(self.cwd(scenario))?;
+        Ok(())
+    }
+
+    /// Makes another virtual environment the one that is meant by `{venv}` and `{path}`.
+    pub(super) fn use_venv(&mut self, venv: &Venv) {
+        let root = venv.root().display().to_string();
+        self.values.insert("path".to_owned(), search_path(venv));
+        self.values.insert("venv".to_owned(), root);
+    }
+
+    /// Makes it the place of another session, beside those recorded so far.
+    pub(super) fn next_session(&mut self, name: &'static str) {
+        self.earlier = self.sessions().collect();
+        self.name = name;
     }
 
     /// The folder of all.
@@ -113,9 +143,14 @@ impl Place {
 
     /// The session's file, once there is one.
     pub(super) fn session(&self) -> Option<PathBuf> {
-        let files = fs::read_dir(self.path("state")).ok()?;
-        let mut files = files.filter_map(|file| Some(file.ok()?.path()));
-        files.find(|path| path.extension().is_some_and(|extension| extension == "sqlite"))
+        self.sessions().find(|path| !self.earlier.contains(path))
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = PathBuf> {
+        let files = fs::read_dir(self.path("state")).into_iter().flatten();
+        files
+            .filter_map(|file| Some(file.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sqlite"))
     }
 
     /// A text with the values put in: `{name}`. Other braces stay.
@@ -172,6 +207,10 @@ impl Place {
         }
         Ok(())
     }
+}
+
+fn search_path(venv: &Venv) -> String {
+    format!("{}/bin:/usr/local/bin:/usr/bin:/bin", venv.root().display())
 }
 
 /// A text with values put in.

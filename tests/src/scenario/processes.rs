@@ -25,6 +25,10 @@ pub(super) fn below(root: u32) -> Vec<u32> {
 /// What lives in a folder: has it in its environment, or is in it. Orphans are found like that too.
 pub(super) fn in_folder(folder: &Path) -> Vec<u32> {
     let ours = folder.as_os_str().as_bytes();
+    if ours.is_empty() {
+        // It was kept, and is no place any more: everything would live in it.
+        return Vec::new();
+    }
     let lives = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.windows(ours.len()).any(|part| part == ours)

@@ -21,7 +21,10 @@ pub(super) fn interpreter(scenario: &Scenario) -> Result<PathBuf, String> {
 /// Its virtual environment, made when it is not there yet.
 pub(super) fn venv(scenario: &Scenario) -> Result<Venv> {
     let interpreter = interpreter(scenario).map_err(anyhow::Error::msg)?;
-    let mut requirements = format!("dramatiq[rabbitmq]=={}\npika==1.4.4\n", scenario.dramatiq);
+    let mut requirements = format!("dramatiq[rabbitmq]=={}\n", scenario.dramatiq);
+    if !scenario.packages.iter().any(|package| package.starts_with("pika==")) {
+        requirements.push_str("pika==1.4.4\n");
+    }
     for package in &scenario.packages {
         requirements.push_str(&format!("{package}\n"));
     }

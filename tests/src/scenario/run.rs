@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::file::{BrokerStep, Node, Scenario};
 use super::judge::{Judgement, Outcome, judge};
 use super::live::Live;
-use super::place::{Place, SESSION};
+use super::place::Place;
 use super::start::{self, Started};
 use super::steps::Steps;
 use super::{fixture, processes, python};
@@ -74,7 +74,8 @@ pub(super) fn run(scenario: &Scenario, lab: &Lab<'_>) -> Done {
     }
 }
 
-fn not_here(scenario: &Scenario) -> Option<String> {
+/// Why it cannot be run here.
+pub(super) fn not_here(scenario: &Scenario) -> Option<String> {
     if let Err(why) = python::interpreter(scenario) {
         return Some(why);
     }
@@ -102,16 +103,7 @@ fn staged(scenario: &Scenario, lab: &Lab<'_>, left: &mut Option<PathBuf>) -> Res
         }
     };
     let mut place = Place::make(scenario, own.as_ref().unwrap_or(lab.shared), &venv)?;
-    let mut stage = Stage {
-        scenario,
-        lab,
-        place: &place,
-        own: own.as_mut(),
-        steps: Steps::default(),
-        deadline: Instant::now() + Duration::from_secs(scenario.timeout_s),
-    };
-    let judged = stage.play();
-    drop(stage);
+    let judged = play(scenario, lab, &place, own.as_mut());
     processes::end(&processes::in_folder(place.folder()));
     if own.is_none() {
         place.close_vhost();
@@ -126,6 +118,17 @@ fn staged(scenario: &Scenario, lab: &Lab<'_>, left: &mut Option<PathBuf>) -> Res
         }
     }
     judged
+}
+
+/// Records one session in a place that is there, and judges what is concluded from it.
+pub(super) fn play(
+    scenario: &Scenario,
+    lab: &Lab<'_>,
+    place: &Place,
+    own: Option<&mut Broker>,
+) -> Result<Judgement> {
+    let deadline = Instant::now() + Duration::from_secs(scenario.timeout_s);
+    Stage { scenario, lab, place, own, steps: Steps::default(), deadline }.play()
 }
 
 struct Stage<'a> {
@@ -240,7 +243,7 @@ impl Stage<'_> {
         let output = Command::new(self.lab.program)
             .arg("--state-dir")
             .arg(self.place.path("state"))
-            .args(["explain", SESSION, "--format", "json"])
+            .args(["explain", self.place.name, "--format", "json"])
             .stdin(Stdio::null())
             .output()
             .context("cannot run observer explain")?;
@@ -285,7 +288,7 @@ impl Drop for Guard {
 }
 
 /// The end of everything that was printed.
-fn logs(place: &Place) -> String {
+pub(super) fn logs(place: &Place) -> String {
     let mut told = String::new();
     for name in ["log/stdout", "log/stderr", "log/observer"] {
         let text = fs::read(place.path(name)).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::file::{Account, Input, Output, Scenario};
-use super::place::{Place, SESSION};
+use super::place::Place;
 
 /// A process of the scenario, with those that hold the far ends of its pipes.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ fn attach_words(scenario: &Scenario, place: &Place, program: &Path, backend: &st
         "--state-dir".into(),
         place.path("state").to_string_lossy().into(),
     ];
-    words.extend(["attach", "--quiet", "--name", SESSION, "--backend", backend].map(String::from));
+    words.extend(["attach", "--quiet", "--name", place.name, "--backend", backend].map(String::from));
     let account = match &scenario.broker {
         Account::Given(false) => None,
         Account::Given(true) => Some("{amqp_url}"),

@@ -172,6 +172,9 @@ impl<'a> Runner<'a> {
             // Not as an argument, which everybody can read.
             command.env("OBSERVER_BROKER", broker);
         }
+        if let Some(management) = &self.args.management {
+            command.args(["--management", management]);
+        }
         if nix::unistd::geteuid().is_root() {
             command.args(["--user", &start.uid.to_string()]);
         }

@@ -108,7 +108,7 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 14] {
+fn brokers() -> [Body; 15] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =
@@ -200,6 +200,13 @@ fn brokers() -> [Body; 14] {
             complete: true,
             ..SourceLook::default()
         }),
+        Body::FileLook(FileLook {
+            path: "/srv/app/.env".into(),
+            len_bytes: 211,
+            digest: None,
+            variables: vec![(3, "SHOP_REGION".into())],
+            alike: vec![(4, "QUEUE_NAME".into())],
+        }),
         Body::Import(Box::new(Import {
             module: Known::Is("app.tasks".into()),
             importer: Known::Is("/srv/app/main.py".into()),
@@ -282,6 +289,7 @@ const fn complete(body: &Body) -> bool {
         | Body::BrokerAccess(_)
         | Body::ModuleSearch(_)
         | Body::SourceLook(_)
+        | Body::FileLook(_)
         | Body::Import(_)
         | Body::Imported(_)
         | Body::Interpreter(_)

@@ -5,7 +5,7 @@ use super::{
     store::{ending, read},
 };
 use crate::{
-    event::{Address, Body, Event, Exec, Fd, FileCall, Known, OutputStream, Sender},
+    event::{Address, Body, Event, Exec, Fd, FileCall, FileLook, Known, OutputStream, Sender},
     session::{
         Filter, Redactor, Session,
         testing::{event, header, record, state_dir},
@@ -245,4 +245,23 @@ fn the_command_line_of_a_rival_keeps_no_secret() {
     let text = format!("{event:?}");
     assert!(text.contains("rival.py") && text.contains("«redacted:"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("s3cr3t-x"), "{text}");
+}
+
+#[test]
+fn of_a_text_that_was_read_only_a_keyed_hash_is_kept() {
+    let kept = |key: u8, content: &str| {
+        let look = FileLook { path: "/srv/app/.env".into(), len_bytes: 9, ..FileLook::default() };
+        let mut event = event(1, Body::FileLook(look));
+        event.bytes = content.as_bytes().to_vec();
+        Redactor::with_key([key; 32]).redact_event(&mut event);
+        assert!(event.bytes.is_empty());
+        match event.body {
+            Body::FileLook(look) => look.digest.expect("there was content"),
+            _ => unreachable!("it stays what it is"),
+        }
+    };
+    assert_eq!(kept(1, "KEY=value"), kept(1, "KEY=value"));
+    assert_ne!(kept(1, "KEY=value"), kept(1, "KEY=valve"));
+    assert_ne!(kept(1, "KEY=value"), kept(2, "KEY=value"));
+    assert!(!kept(1, "KEY=value").contains("value"));
 }

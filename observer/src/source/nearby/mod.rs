@@ -8,10 +8,11 @@
 mod look;
 mod search;
 mod shadows;
+mod text;
 mod versions;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -37,6 +38,8 @@ const MAX_LOADED: usize = 2_000;
 /// Modules searched for, and sources looked at, in one observation.
 const MAX_SEARCHES: usize = 24;
 const MAX_LOOKS: usize = 300;
+/// Texts that were read, and are looked at, in one observation.
+const MAX_TEXTS: usize = 3_000;
 /// How long the end of the observation waits for the disk.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// A worker that has lived so long without a connection may have nothing to consume.
@@ -47,6 +50,7 @@ const O_ACCMODE: u64 = 3;
 enum Question {
     Search { pid: Pid, name: String, place: search::Place },
     Look { pid: Pid, path: String },
+    Text { pid: Pid, path: String, program: Arc<Program>, own: bool },
     Shadows { pid: Pid, path: Vec<String>, found: BTreeMap<String, String> },
     Versions { site: String, loaded: BTreeSet<String>, own: BTreeSet<String> },
 }
@@ -62,10 +66,11 @@ pub struct Nearby<S> {
     own: BTreeSet<String>,
     searched: BTreeSet<String>,
     looked: BTreeSet<String>,
+    texts: HashSet<String>,
     asked: usize,
     answered: usize,
     questions: Option<Sender<Question>>,
-    answers: Option<Receiver<Event>>,
+    answers: Option<Receiver<Option<Event>>>,
 }
 
 /// What is remembered of a process.
@@ -84,6 +89,7 @@ struct Program {
     cwd: String,
     command: Option<Command>,
     module_path: Vec<String>,
+    names: text::Names,
 }
 
 impl<S: Source> Nearby<S> {
@@ -97,6 +103,7 @@ impl<S: Source> Nearby<S> {
             own: BTreeSet::new(),
             searched: BTreeSet::new(),
             looked: BTreeSet::new(),
+            texts: HashSet::new(),
             asked: 0,
             answered: 0,
             questions: None,
@@ -124,9 +131,7 @@ impl<S: Source> Nearby<S> {
             }
             Body::Open(call) if call.errno == 0 && call.flags & O_ACCMODE == 0 => {
                 let path = call.resolved.get().or_else(|| call.path.get());
-                if let Some(path) =
-                    path.filter(|path| [".py", ".pyc", ".so", ".pth"].iter().any(|end| path.ends_with(end)))
-                {
+                if let Some(path) = path {
                     self.opened(event, path);
                 }
             }
@@ -169,10 +174,15 @@ impl<S: Source> Nearby<S> {
             if let Some((site, _)) = path.rsplit_once('/').filter(|_| self.loaded.len() < MAX_SITES) {
                 self.loaded.entry(site.to_owned()).or_default();
             }
-            return;
         }
-        let Some(module) = python::module_file(path) else { return };
+        let Some(module) = python::module_file(path) else {
+            if is_text(path) {
+                self.read(event.pid, path.to_owned(), true);
+            }
+            return;
+        };
         process.searches.opened(event.tid);
+        let is_source = !module.path.ends_with(".so");
         match module.owner {
             Owner::Own => {
                 if let Some((directory, _)) =
@@ -180,8 +190,11 @@ impl<S: Source> Nearby<S> {
                 {
                     self.own.insert(directory.to_owned());
                 }
-                if process.own.len() < MAX_OWN && !process.own.contains(&module.path) {
-                    process.own.push(module.path);
+                if is_source {
+                    if process.own.len() < MAX_OWN && !process.own.contains(&module.path) {
+                        process.own.push(module.path.clone());
+                    }
+                    self.read(event.pid, module.path, true);
                 }
             }
             Owner::Package(top) => {
@@ -196,8 +209,22 @@ impl<S: Source> Nearby<S> {
                         loaded.insert(top);
                     }
                 }
+                if is_source {
+                    self.read(event.pid, module.path, false);
+                }
             }
             Owner::Stdlib => {}
+        }
+    }
+
+    /// A text was read: what is it, and which variables does it name?
+    fn read(&mut self, pid: Pid, path: String, own: bool) {
+        let program = self.processes.get(&pid).and_then(|process| process.program.clone());
+        if let Some(program) = program
+            && self.texts.len() < MAX_TEXTS
+            && self.texts.insert(path.clone())
+        {
+            self.put(Question::Text { pid, path, program, own });
         }
     }
 
@@ -269,7 +296,7 @@ impl<S: Source> Nearby<S> {
         while self.answered < self.asked {
             let wait = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
             match answers.recv_timeout(wait) {
-                Ok(event) => out.push(event),
+                Ok(event) => out.extend(event),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
             self.answered += 1;
@@ -277,20 +304,27 @@ impl<S: Source> Nearby<S> {
     }
 }
 
-fn answer_all(questions: &Receiver<Question>, answers: &Sender<Event>) {
+fn answer_all(questions: &Receiver<Question>, answers: &Sender<Option<Event>>) {
     for question in questions {
-        let (pid, body) = match question {
-            Question::Search { pid, name, place } => (pid, Body::ModuleSearch(search::search(&name, &place))),
-            Question::Look { pid, path } => (pid, Body::SourceLook(look::look(&path))),
+        let (pid, body, bytes) = match question {
+            Question::Search { pid, name, place } => {
+                (pid, Some(Body::ModuleSearch(search::search(&name, &place))), Vec::new())
+            }
+            Question::Look { pid, path } => (pid, Some(Body::SourceLook(look::look(&path))), Vec::new()),
+            Question::Text { pid, path, program, own } => {
+                let (look, content) = text::look(pid, &path, &program.names, own).unzip();
+                (pid, look.map(Body::FileLook), content.unwrap_or_default())
+            }
             Question::Shadows { pid, path, found } => {
-                (pid, Body::ModuleShadows(shadows::look(&path, &found)))
+                (pid, Some(Body::ModuleShadows(shadows::look(&path, &found))), Vec::new())
             }
             Question::Versions { site, loaded, own } => {
-                (Pid(0), Body::Distributions(versions::look(&site, &loaded, &own)))
+                (Pid(0), Some(Body::Distributions(versions::look(&site, &loaded, &own))), Vec::new())
             }
         };
         let at_ns = proc::monotonic_ns();
-        let event = Event { at_ns, pid, tid: Tid(0), observed_from: Origin::Proc, body, bytes: Vec::new() };
+        let event =
+            body.map(|body| Event { at_ns, pid, tid: Tid(0), observed_from: Origin::Proc, body, bytes });
         if answers.send(event).is_err() {
             return;
         }
@@ -321,7 +355,15 @@ fn program(exec: &Exec, parents: Option<Arc<Program>>) -> Option<Arc<Program>> {
     {
         module_path.push(if entry.starts_with('/') { entry.to_owned() } else { format!("{cwd}/{entry}") });
     }
-    Some(Arc::new(Program { cwd, command, module_path }))
+    Some(Arc::new(Program { cwd, command, module_path, names: text::Names::of(variables) }))
+}
+
+/// Whether a file that is no module may be one that somebody wrote for the program: nothing of the system's own accounts, of the
+/// interpreter or of an installed distribution, but for what changes the module path.
+fn is_text(path: &str) -> bool {
+    let system = ["/proc/", "/sys/", "/dev/"].iter().any(|folder| path.starts_with(folder));
+    let library = path.ends_with(".so") || path.contains(".so.") || path.ends_with(".cache");
+    !system && !library && (python::owner(path) == Owner::Own || path.ends_with(".pth"))
 }
 
 impl<S: Source> Source for Nearby<S> {
