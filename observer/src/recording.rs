@@ -13,7 +13,7 @@ use std::{
 use crate::{
     event::{Body, Event, NoteLevel, Origin, Pid, Tid},
     session::{Ending, Recorder},
-    source::{Flow, Source, proc},
+    source::{self, Flow, Source, proc},
 };
 
 /// How often a source is asked and the session committed when little happens.
@@ -55,7 +55,10 @@ impl Recording {
         let sources = sources.into_iter().map(asking).collect();
         // The writer ends when the last source has: no sender may be left here.
         drop(sender);
-        let writing = thread::spawn(move || write(recorder, &receiver, &in_flight, watch));
+        let writing = thread::spawn(move || {
+            source::step_back();
+            write(recorder, &receiver, &in_flight, watch)
+        });
         Self { stop, sources, store: writing }
     }
 

@@ -53,3 +53,11 @@ pub struct SourceError {
     /// What to do next; may be empty.
     pub next: String,
 }
+
+/// Lets everybody else's threads come before the calling one: what is observed must not wait for what is written of it. What has to keep
+/// up with the kernel is not to step back.
+pub(crate) fn step_back() {
+    const NICE: i32 = 10;
+    // Of a thread, on Linux (setpriority(2), "C library/kernel differences"). A kernel that refuses costs only time.
+    let _ = rustix::process::setpriority_process(None, NICE);
+}

@@ -6,13 +6,13 @@ use super::case::{Sample, Stats};
 use super::tool::Tool;
 use super::{Outcome, Series};
 
-/// For people: medians, and the median of the rounds' ratios to nothing.
+/// For people: medians, and ratios to nothing: of the medians, and within the rounds.
 pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
     for outcome in outcomes {
         println!("\n{}: median of {rounds}, in {}", outcome.case, outcome.case.unit());
         println!(
-            "  {:<24}{:>10}{:>9}{:>19}{:>8}{:>9}",
-            "watching with", "median", "ratio", "min to max", "cpu s", "whole s"
+            "  {:<24}{:>10}{:>9}{:>9}{:>19}{:>8}{:>9}",
+            "watching with", "median", "ratio", "paired", "min to max", "cpu s", "whole s"
         );
         for series in &outcome.series {
             if let Some(reason) = &series.failed {
@@ -26,10 +26,11 @@ pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
             };
             let middle = median(&values);
             println!(
-                "  {:<24}{:>10}{:>9}{:>19}{:>8}{:>9}",
+                "  {:<24}{:>10}{:>9}{:>9}{:>19}{:>8}{:>9}",
                 series.tool,
                 number(middle, decimals),
                 number(ratio(series, outcome), 3),
+                number(paired(series, outcome), 3),
                 format!(
                     "{} to {}",
                     number(values.first().copied(), decimals),
@@ -74,6 +75,7 @@ pub(super) fn json(outcomes: &[Outcome], rounds: u32) -> Value {
                         "tool": series.tool.to_string(),
                         "median": middle,
                         "ratio": ratio(series, outcome),
+                        "paired": paired(series, outcome),
                         "cpu_s": median(&column(series, |sample| sample.cpu_s)),
                         "whole_s": median(&column(series, |sample| sample.whole_s)),
                         "samples": series.samples,
@@ -98,10 +100,19 @@ fn stats_of(outcome: &Outcome) -> Option<&Stats> {
     ours.samples.last()?.stats.as_ref()
 }
 
-/// The median of each round's ratio to the same round with nothing: what the machine does meanwhile happens to both.
+fn nothing(outcome: &Outcome) -> Option<&Series> {
+    outcome.series.iter().find(|series| series.tool == Tool::Nothing)
+}
+
+/// The median beside that with nothing.
 fn ratio(series: &Series, outcome: &Outcome) -> Option<f64> {
-    let nothing = outcome.series.iter().find(|series| series.tool == Tool::Nothing)?;
-    let rounds = series.samples.iter().zip(&nothing.samples);
+    let middle = |series| median(&column(series, |sample: &Sample| Some(sample.value)));
+    Some(middle(series)? / middle(nothing(outcome)?)?)
+}
+
+/// The median of each round's ratio to the same round with nothing: what the machine does for long happens to both.
+fn paired(series: &Series, outcome: &Outcome) -> Option<f64> {
+    let rounds = series.samples.iter().zip(&nothing(outcome)?.samples);
     let mut ratios: Vec<f64> = rounds.map(|(sample, nothing)| sample.value / nothing.value).collect();
     ratios.sort_by(f64::total_cmp);
     median(&ratios)

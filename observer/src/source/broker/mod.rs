@@ -137,6 +137,7 @@ impl BrokerSource {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let asking = move || {
+            crate::source::step_back();
             tokio::task::LocalSet::new().block_on(&runtime, run(config, Rc::new(sink), told));
             runtime.shutdown_timeout(Duration::from_millis(200));
         };

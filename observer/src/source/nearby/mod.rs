@@ -285,7 +285,10 @@ impl<S: Source> Nearby<S> {
             let (questions, asked) = mpsc::channel();
             let (answer, answers) = mpsc::channel();
             self.answers = Some(answers);
-            thread::spawn(move || answer_all(&asked, &answer));
+            thread::spawn(move || {
+                crate::source::step_back();
+                answer_all(&asked, &answer);
+            });
             questions
         });
         self.asked += usize::from(questions.send(question).is_ok());
