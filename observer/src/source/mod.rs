@@ -1,6 +1,7 @@
 //! Where events come from. A source knows the machine or the broker it looks at; it knows nothing of sessions, models or terminals.
 
 pub mod broker;
+mod call;
 pub mod ebpf;
 pub mod launch;
 pub mod nearby;

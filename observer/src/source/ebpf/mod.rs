@@ -18,12 +18,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use observer_ebpf::{Thread, kind};
 pub use programs::ProgramFacts;
 use programs::{Plain, Programs};
-use syscalls::Sysno;
 
-use super::{Flow, Source, SourceError, proc};
-use crate::capability::Description;
+use super::{
+    Flow, Source, SourceError,
+    call::{self, AMQP_PORT, NAME_SERVER_PORT, waits_on},
+    proc,
+};
 use crate::{
-    event::{Body, Event, Hop, Known, Origin, Pid, Tid},
+    capability::Description,
+    event::{Body, Event, Hop, Origin, Pid, Tid},
     python::installed::Start,
 };
 
@@ -32,8 +35,6 @@ const BULK_SIZE: u32 = 8 * 1024 * 1024;
 /// How often threads are looked over for calls that do not return, and processes for being stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STUCK_NS: u64 = 1_000_000_000;
-/// The port a broker listens on unless told otherwise.
-const AMQP_PORT: u16 = 5672;
 /// Largest and default number of bytes kept of one call.
 pub const SNAPLEN_MAX: u64 = (observer_ebpf::CHUNK * observer_ebpf::DATA_CHUNKS) as u64;
 
@@ -62,7 +63,7 @@ impl Ebpf {
     /// When the kernel refuses a program, lacks BTF, or we lack the right; the text says which.
     pub fn load(snaplen: u64, ports: &[u16]) -> Result<Self, SourceError> {
         let mut programs = Programs::load(snaplen.min(SNAPLEN_MAX))?;
-        for port in ports.iter().chain([&AMQP_PORT, &decode::NAME_SERVER_PORT]) {
+        for port in ports.iter().chain([&AMQP_PORT, &NAME_SERVER_PORT]) {
             programs.ports.insert(port, 1, 0).map_err(|answer| SourceError {
                 attempted: format!("cannot enter broker port {port}"),
                 answer: answer.to_string(),
@@ -225,8 +226,7 @@ impl Ebpf {
                 continue;
             }
             let body = Body::Stuck {
-                syscall: Sysno::new(nr as usize)
-                    .map_or_else(|| format!("syscall {nr}"), |sysno| sysno.name().into()),
+                syscall: call::name(nr),
                 since_ns: thread.enter_ns,
                 on: waits_on(tid, nr, &args),
                 args,
@@ -265,54 +265,15 @@ fn full(id: u32, answer: &dyn std::error::Error) -> SourceError {
     }
 }
 
-/// What a call waits on, where its first argument is a descriptor.
-fn waits_on(tid: u32, nr: u32, args: &[u64; 6]) -> Known<String> {
-    use Sysno as S;
-    let on_fd = [
-        S::read,
-        S::write,
-        S::readv,
-        S::writev,
-        S::pread64,
-        S::pwrite64,
-        S::recvfrom,
-        S::recvmsg,
-        S::sendto,
-        S::sendmsg,
-        S::connect,
-        S::accept,
-        S::accept4,
-        S::epoll_wait,
-        S::epoll_pwait,
-        S::flock,
-        S::fsync,
-        S::fdatasync,
-        S::fcntl,
-        S::ioctl,
-        S::getdents64,
-    ];
-    match Sysno::new(nr as usize) {
-        Some(call) if on_fd.contains(&call) => match proc::fd_link(tid, args[0] as i32) {
-            Some(link) => Known::Is(link),
-            None => Known::unknown(),
-        },
-        _ => Known::none(),
-    }
-}
-
 impl Source for Ebpf {
     fn describe(&self) -> Description {
         Description {
             name: "ebpf".into(),
-            unseen: vec![
-                "what goes through io_uring, shared memory or memory-mapped files".into(),
-                "what system calls do that are not about processes, files by name, sockets, pipes and output"
-                    .into(),
-                "system calls of 32-bit programs".into(),
-                "imports of modules that are loaded already".into(),
-                "addresses of sockets closed by dup2, dup3 or close_range (their TCP state is seen)".into(),
-                "content of encrypted connections".into(),
-            ],
+            unseen: call::UNSEEN
+                .into_iter()
+                .chain(["imports of modules that are loaded already"])
+                .map(String::from)
+                .collect(),
         }
     }
 

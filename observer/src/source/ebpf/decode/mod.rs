@@ -1,13 +1,12 @@
 //! Records to domain events. Every length is checked and every kind looked up; what does not fit is counted, never guessed. It keeps
 //! no state but the programs whose arguments are still on their way, and which sockets lead to a name server.
 
-mod dns;
 mod file;
 mod import;
 mod program;
 mod socket;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use observer_ebpf as wire;
 use observer_ebpf::{flag, kind};
@@ -16,13 +15,12 @@ use syscalls::Sysno;
 use zerocopy::FromBytes;
 
 use crate::{
-    event::{Address, Body, Direction, Event, Fd, Known, Origin, OutputStream, Pid, Sender, SocketId, Tid},
-    source::proc,
+    event::{Body, Direction, Event, Fd, Known, Origin, OutputStream, Pid, Sender, SocketId, Tid},
+    source::{
+        call::{self, NameServers, c_text, errno, known, status, text},
+        proc,
+    },
 };
-
-pub(super) const NAME_SERVER_PORT: u16 = 53;
-/// Sockets to name servers, at one time.
-const MOST_NAME_SERVERS: usize = 10_000;
 
 /// Decodes one source's records.
 #[derive(Default)]
@@ -31,44 +29,13 @@ pub(super) struct Decoder {
     /// Records that could not be decoded since last asked, by kind.
     pub(super) undecodable: HashMap<&'static str, u64>,
     pipes: proc::PipeHolders,
-    name_servers: HashSet<SocketId>,
+    name_servers: NameServers,
     imports: import::Stacks,
 }
 
 /// A copy, because a record stands at any address.
 fn split<T: FromBytes>(record: &[u8]) -> Option<(T, &[u8])> {
     T::read_from_prefix(record).ok()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Bytes up to the first NUL.
-fn c_text(bytes: &[u8]) -> String {
-    text(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
-}
-
-fn syscall(nr: u32) -> String {
-    Sysno::new(nr as usize).map_or_else(|| format!("syscall {nr}"), |sysno| sysno.name().to_owned())
-}
-
-fn known<T>(value: T, whole: bool) -> Known<T> {
-    if whole { Known::Is(value) } else { Known::Partial { partial: value, missing_bytes: None } }
-}
-
-/// A wait status as `wait(2)` has it.
-fn status(code: u32) -> (Option<i32>, Option<i32>, bool) {
-    let signal = (code & 0x7f) as i32;
-    if signal == 0 {
-        (Some(((code >> 8) & 0xff) as i32), None, false)
-    } else {
-        (None, Some(signal), code & 0x80 != 0)
-    }
-}
-
-fn errno(ret: i64) -> i32 {
-    if ret < 0 { (-ret) as i32 } else { 0 }
 }
 
 impl Decoder {
@@ -116,7 +83,7 @@ impl Decoder {
                 let path = if header.flags & flag::FAULT != 0 && path.is_empty() {
                     Known::unknown()
                 } else {
-                    known(text(path), !file::too_long(path, call.ret))
+                    known(text(path), !call::too_long(path, call.ret))
                 };
                 event(Body::ExecFailed { path, errno: errno(call.ret) });
             }
@@ -149,7 +116,7 @@ impl Decoder {
             kind::FILE => event(file::file(record)?),
             kind::SOCKET => {
                 let body = socket::socket(&split::<wire::SocketCall>(record)?.0)?;
-                name_server(&mut self.name_servers, &body);
+                self.name_servers.see(&body);
                 event(body);
             }
             kind::SOCKET_STATE => {
@@ -159,7 +126,9 @@ impl Decoder {
             }
             kind::DATA | kind::OUTPUT => {
                 data(record, out)?;
-                self.name_lookup(out);
+                if let Some(event) = out.pop() {
+                    out.extend(self.name_servers.lookup(event));
+                }
             }
             kind::IMPORT_START => event(self.imports.start(&split::<wire::ImportStart>(record)?.0)),
             kind::IMPORT_END => {
@@ -170,7 +139,7 @@ impl Decoder {
             kind::SLOW => {
                 let (slow, _) = split::<wire::Slow>(record)?;
                 let body = Body::Unstuck {
-                    syscall: syscall(header.nr),
+                    syscall: call::name(header.nr),
                     since_ns: header.enter_ns,
                     result: slow.ret,
                 };
@@ -179,35 +148,6 @@ impl Decoder {
             _ => return None,
         }
         Some(())
-    }
-}
-
-impl Decoder {
-    /// What went to or came from a name server is told as what was looked up, or not at all: it is no stream.
-    fn name_lookup(&self, out: &mut Vec<Event>) {
-        let Some(Event { body: Body::Data { socket, .. }, .. }) = out.last() else { return };
-        if self.name_servers.contains(socket)
-            && let Some(mut event) = out.pop()
-            && let Body::Data { socket, .. } = event.body
-            && let Some(body) = dns::lookup(socket, &std::mem::take(&mut event.bytes))
-        {
-            out.push(Event { body, ..event });
-        }
-    }
-}
-
-/// Keeps in mind which sockets lead to a name server.
-fn name_server(known: &mut HashSet<SocketId>, body: &Body) {
-    match body {
-        Body::Connect { socket, peer, .. } => match peer.get() {
-            Some(Address::Inet { port: NAME_SERVER_PORT, .. }) if known.len() < MOST_NAME_SERVERS => {
-                known.insert(*socket);
-            }
-            // glibc asks the next server with the same socket; any other address is another purpose.
-            _ => drop(known.remove(socket)),
-        },
-        Body::Socket { socket, .. } | Body::Close { socket, .. } => drop(known.remove(socket)),
-        _ => {}
     }
 }
 
@@ -262,7 +202,7 @@ fn data(record: &[u8], out: &mut Vec<Event>) -> Option<()> {
             direction: if sent { Direction::Sent } else { Direction::Received },
             offset: data.offset,
             len: data.len,
-            syscall: syscall(data.header.nr),
+            syscall: call::name(data.header.nr),
             errno: data.errno as i32,
             since_attach: data.header.flags & flag::SINCE_ATTACH != 0,
             redacted: Vec::new(),
@@ -293,12 +233,5 @@ mod tests {
             }
         }
         assert!(decoder.undecodable.values().sum::<u64>() > 0);
-    }
-
-    #[test]
-    fn a_wait_status_is_read_as_wait_does() {
-        assert_eq!(status(0x0200), (Some(2), None, false));
-        assert_eq!(status(9), (None, Some(9), false));
-        assert_eq!(status(0x8b), (None, Some(11), true));
     }
 }

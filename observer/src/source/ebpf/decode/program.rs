@@ -4,9 +4,10 @@
 use observer_ebpf as wire;
 use observer_ebpf::flag;
 
-use super::{Decoder, c_text, file::components, known, split, text};
-use crate::event::{
-    Absence, Body, Event, Exec, Executable, FdKind, FdTarget, Known, Limit, Origin, Pid, Tid, User,
+use super::{Decoder, file::components, split};
+use crate::{
+    event::{Absence, Body, Event, Exec, Executable, FdKind, FdTarget, Known, Limit, Origin, Pid, Tid, User},
+    source::call::{c_text, known, text},
 };
 
 /// A program whose arguments are not complete after this long will not get them any more.

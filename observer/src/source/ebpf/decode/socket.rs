@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use observer_ebpf as wire;
 
-use super::{c_text, duration, errno, syscall, text};
-use crate::event::{Address, Body, Disconnect, Fd, Known, SocketId};
+use super::duration;
+use crate::{
+    event::{Address, Body, Disconnect, Fd, Known, SocketId},
+    source::call::{errno, name, sockaddr},
+};
 
 fn ip(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
     match family {
@@ -25,37 +28,12 @@ fn ends(ends: &wire::Ends) -> (Known<Address>, Known<Address>) {
     (end(ends.local, ends.local_port), end(ends.peer, ends.peer_port))
 }
 
-/// A `sockaddr` as the program gave it.
-fn sockaddr(bytes: &[u8]) -> Known<Address> {
-    let Some((family, rest)) = bytes.split_first_chunk::<2>() else { return Known::unknown() };
-    let family = u16::from_ne_bytes(*family);
-    let port = || rest.first_chunk::<2>().map(|port| u16::from_be_bytes(*port));
-    match family {
-        1 => {
-            let path = match rest.split_first() {
-                Some((0, name)) => format!("@{}", text(name)),
-                _ => c_text(rest),
-            };
-            Known::Is(Address::Unix { path })
-        }
-        2 => match (port(), rest.get(2..6).and_then(|ip| <[u8; 4]>::try_from(ip).ok())) {
-            (Some(port), Some(ip)) => Known::Is(Address::Inet { ip: ip.into(), port }),
-            _ => Known::unknown(),
-        },
-        10 => match (port(), rest.get(6..22).and_then(|ip| <[u8; 16]>::try_from(ip).ok())) {
-            (Some(port), Some(ip)) => Known::Is(Address::Inet { ip: ip.into(), port }),
-            _ => Known::unknown(),
-        },
-        number => Known::Is(Address::Other { number: number.into() }),
-    }
-}
-
 pub(super) fn socket(call: &wire::SocketCall) -> Option<Body> {
     let (id, fd) = (SocketId(call.inode), Fd(call.fd));
     let address = call.address.get(..call.address_len as usize)?;
     let (local, peer) = ends(&call.ends);
     let failed = errno(call.ret);
-    Some(match syscall(call.header.nr).as_str() {
+    Some(match name(call.header.nr).as_str() {
         "socket" | "socketpair" if failed != 0 => Body::SocketFailed { family: call.family, errno: failed },
         "socket" | "socketpair" => Body::Socket {
             socket: id,
@@ -120,19 +98,4 @@ pub(super) fn socket_state(state: &wire::SocketState) -> Option<Body> {
         _ => return None,
     };
     Some(Body::Disconnect { socket, how, errno: error, peer, local })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        let mut v4 = vec![2, 0, 0x16, 0x28, 127, 0, 0, 1];
-        v4.extend([0; 8]);
-        assert_eq!(sockaddr(&v4), Known::Is(Address::Inet { ip: [127, 0, 0, 1].into(), port: 5672 }));
-        assert_eq!(sockaddr(b"\x01\0/run/x\0junk"), Known::Is(Address::Unix { path: "/run/x".into() }));
-        assert_eq!(sockaddr(b"\x01\0\0abstract"), Known::Is(Address::Unix { path: "@abstract".into() }));
-        assert_eq!(sockaddr(b"\x02"), Known::unknown());
-    }
 }
