@@ -57,13 +57,16 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
             name: "ebpf".into(),
             state: State::Missing,
             found: error.to_string().lines().next().unwrap_or_default().to_owned(),
-            lost: "recording".into(),
+            lost: format!("recording with eBPF; with ptrace: {}", probe::LOST_BY_PTRACE),
             remedy: probe::GRANT.into(),
         },
     });
+    report.push(probe::ptrace());
     report.push(interpreter::probe(args.python.as_deref()));
     report.push(probe::broker(&args.broker));
-    let works = report.iter().all(|found| found.state != State::Missing);
+    // Either of the two is enough.
+    let traces = report.iter().any(|found| found.name == "ptrace" && found.state != State::Missing);
+    let works = traces || report.iter().all(|found| found.state != State::Missing || found.name == "ptrace");
     print(&match context.format {
         Format::Json => {
             json::pretty(&json!({"schema": "observer.doctor/1", "works": works, "capabilities": report}))?

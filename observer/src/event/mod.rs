@@ -455,6 +455,8 @@ pub enum Hop {
     KernelTable,
     /// The source could not decode a record.
     Decode,
+    /// The way from the source to the session was full.
+    Channel,
     /// The session could not be written.
     Store,
 }

@@ -282,6 +282,7 @@ pub const fn hop_text(hop: Hop) -> &'static str {
         Hop::Ring => "kernel's ring buffer",
         Hop::KernelTable => "kernel's table of processes and sockets",
         Hop::Decode => "decoder",
+        Hop::Channel => "way to the session",
         Hop::Store => "session's store",
     }
 }

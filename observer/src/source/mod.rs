@@ -8,6 +8,7 @@ pub mod nearby;
 mod peer;
 pub mod probe;
 pub mod proc;
+pub mod ptrace;
 
 use std::time::Duration;
 

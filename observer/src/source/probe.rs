@@ -4,15 +4,16 @@ use std::{fs, io::Read, net::TcpStream, time::Duration};
 
 use crate::{
     capability::{Capability, State},
-    source::SourceError,
+    source::{SourceError, ptrace},
 };
 
 /// Capabilities the eBPF source needs, their bits (`linux/capability.h`) and what each is for.
 const NEEDED: [(&str, u32, &str); 3] = [
     ("CAP_BPF", 39, "load eBPF programs"),
     ("CAP_PERFMON", 38, "read kernel and process memory from them"),
-    ("CAP_SYS_PTRACE", 19, "read /proc of the observed processes"),
+    ("CAP_SYS_PTRACE", CAP_SYS_PTRACE, "read /proc of the observed processes"),
 ];
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// How to get the capabilities.
@@ -153,15 +154,19 @@ fn tracefs() -> Capability {
     )
 }
 
-fn privileges() -> Vec<Capability> {
+/// Whether we hold a capability.
+fn has_capability(bit: u32) -> bool {
     let effective = status_field("CapEff").and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or(0);
-    let has = |bit: u32| effective & (1 << bit) != 0;
+    effective & (1 << bit) != 0
+}
+
+fn privileges() -> Vec<Capability> {
     NEEDED
         .iter()
         .map(|(name, bit, purpose)| {
             let short = name.to_lowercase().replace('_', "-");
             // Before 5.8 CAP_SYS_ADMIN stood for both, and it still does.
-            if has(*bit) || (*name != "CAP_SYS_PTRACE" && has(CAP_SYS_ADMIN)) {
+            if has_capability(*bit) || (*name != "CAP_SYS_PTRACE" && has_capability(CAP_SYS_ADMIN)) {
                 works(&short, "held")
             } else {
                 let state = if *name == "CAP_SYS_PTRACE" { State::Limited } else { State::Missing };
@@ -195,6 +200,43 @@ pub fn require_ebpf(report: &[Capability]) -> Result<(), SourceError> {
         answer: missing.iter().map(describe).collect::<Vec<_>>().join(", "),
         next: remedies.join("; "),
     })
+}
+
+/// What recording with ptrace lacks beside eBPF, in a few words; all of it is in the source's description.
+pub const LOST_BY_PTRACE: &str = "speed (two stops a call), imports as the interpreter makes them, who sends SIGKILL, the out-of-memory killer";
+
+/// Looks at what recording with ptrace rests on.
+pub fn ptrace() -> Capability {
+    const NAME: &str = "ptrace";
+    let privileged = has_capability(CAP_SYS_PTRACE);
+    match (ptrace::yama_scope(), privileged) {
+        (3, _) => lacks(
+            NAME,
+            State::Missing,
+            "kernel.yama.ptrace_scope is 3: nobody may trace",
+            "recording with ptrace",
+            "start the machine without that setting",
+        ),
+        (2, false) => lacks(
+            NAME,
+            State::Missing,
+            "kernel.yama.ptrace_scope is 2: only root may trace",
+            "recording with ptrace",
+            "run observer with sudo",
+        ),
+        (_, true) => works(NAME, "may trace every process"),
+        (scope, false) => lacks(
+            NAME,
+            State::Limited,
+            if scope == 1 {
+                "may trace what observer starts, no running process"
+            } else {
+                "may trace your own processes"
+            },
+            "what a setuid program (sudo, su) may do: while it is traced without privilege it runs without its owner's rights",
+            "run observer with sudo",
+        ),
+    }
 }
 
 /// How long a broker may take to answer.

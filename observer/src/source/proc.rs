@@ -32,10 +32,10 @@ fn link(pid: u32, file: &str) -> Option<String> {
 
 /// Strings separated by NUL, as `/proc/PID/cmdline` and `environ` have them.
 fn strings(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     if bytes.is_empty() {
         return Vec::new();
     }
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
 }
 
@@ -95,6 +95,32 @@ pub fn parent(pid: u32) -> Option<u32> {
 /// The process a thread belongs to.
 pub fn process_of(tid: u32) -> Option<u32> {
     status_field(tid, "Tgid")?.parse().ok()
+}
+
+/// Who traces a thread, if anybody does.
+pub fn tracer(tid: u32) -> Option<u32> {
+    status_field(tid, "TracerPid")?.parse().ok().filter(|pid| *pid != 0)
+}
+
+/// The user a process runs as (its real id).
+pub fn uid(pid: u32) -> Option<u32> {
+    status_field(pid, "Uid")?.split_whitespace().next()?.parse().ok()
+}
+
+/// The name of a process (`comm`).
+pub fn name(pid: u32) -> Option<String> {
+    read(pid, "comm").map(|name| String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+/// The working directory of a thread.
+pub fn cwd(tid: u32) -> Option<String> {
+    link(tid, "cwd")
+}
+
+/// Signals a process handles, and those it ignores: bit 0 is signal 1.
+pub fn dispositions(pid: u32) -> Option<(u64, u64)> {
+    let mask = |name| u64::from_str_radix(&status_field(pid, name)?, 16).ok();
+    Some((mask("SigCgt")?, mask("SigIgn")?))
 }
 
 /// The scheduler state's letter.
@@ -205,8 +231,7 @@ fn holders(inode: u64) -> Vec<(Holder, bool)> {
             // The link's permission bits are the descriptor's access mode (`proc(5)`).
             let writes = fs::symlink_metadata(format!("/proc/{pid}/fd/{fd}"))
                 .is_ok_and(|facts| facts.permissions().mode() & 0o200 != 0);
-            let name = read(pid, "comm").map(|name| String::from_utf8_lossy(&name).trim().to_owned());
-            found.push((Holder { pid: Pid(pid), name: name.unwrap_or_default() }, writes));
+            found.push((Holder { pid: Pid(pid), name: name(pid).unwrap_or_default() }, writes));
         }
     }
     found
@@ -231,7 +256,8 @@ pub fn past(pid: u32, pipes: &mut PipeHolders) -> Vec<Event> {
     events
 }
 
-fn exec(pid: u32, pipes: &mut PipeHolders) -> Exec {
+/// The program a process runs and all it has now.
+pub(super) fn exec(pid: u32, pipes: &mut PipeHolders) -> Exec {
     let ids = |name| {
         let line = status_field(pid, name)?;
         let mut ids = line.split_whitespace().filter_map(|word| word.parse::<u32>().ok());

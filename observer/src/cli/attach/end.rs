@@ -16,7 +16,14 @@ use nix::{
 use std::os::fd::AsFd;
 
 use super::SignalsSeen;
-use crate::{event::Pid, session::Ending, source::proc};
+use crate::{
+    event::Pid,
+    session::Ending,
+    source::{
+        proc,
+        ptrace::{Root, RootEnd},
+    },
+};
 
 /// Signals a person or a service manager sends to end or steer a command.
 const PASSED_ON: [Signal; 6] =
@@ -89,6 +96,8 @@ impl Ended {
 pub(super) struct Supervisor {
     /// Our child.
     pub(super) root: Option<Pid>,
+    /// How its end is learnt, where another thread traces and reaps it.
+    pub(super) root_end: Option<RootEnd>,
     /// Or the process attached to.
     pub(super) attached: Option<Pid>,
     /// `--for`.
@@ -168,6 +177,11 @@ impl Supervisor {
             let gone = self.attached.is_some_and(|pid| matches!(proc::state(pid.0), None | Some('Z' | 'X')));
             return gone.then(|| Ended::now(None, None, "exited"));
         };
+        match self.root_end.as_ref().map(RootEnd::get) {
+            Some(Root::Traced) => return None,
+            Some(Root::Ended { code, signal }) => return Some(Ended::now(code, signal, reason)),
+            Some(Root::LetGo) | None => {}
+        }
         match waitpid(UnixPid::from_raw(root.0 as i32), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => Some(Ended::now(Some(code), None, reason)),
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(Ended::now(None, Some(signal as i32), reason)),

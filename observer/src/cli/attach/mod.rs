@@ -1,6 +1,7 @@
 //! `observer attach`: records a command or a running process until it ends, then says what happened. It decides who runs and when
 //! it is over; what is seen is the source's, what is kept the session's.
 
+mod backend;
 mod broker;
 mod end;
 mod target;
@@ -14,8 +15,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+pub use backend::Backend;
+use backend::Tracing;
 use broker::Asked;
-use clap::ValueEnum;
 use end::Supervisor;
 use nix::sys::{
     resource::Resource,
@@ -37,18 +39,9 @@ use crate::{
     recording::{Glance, Recording, Watch},
     render::{explain, ladder, timeline},
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
-    source::{self, Source, broker::from_worker::FromWorker, ebpf::Ebpf, nearby::Nearby, probe, proc},
+    source::{self, Source as _, broker::from_worker::FromWorker, probe, proc},
     words::{self, units},
 };
-
-/// Where events come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
-    /// The best there is on this machine.
-    Auto,
-    /// eBPF, or an error that says why not.
-    Ebpf,
-}
 
 /// Record a command, or a running process and all it started, from outside.
 ///
@@ -124,7 +117,6 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let invoker = Invoker::current();
     let target = Target::from_args(args, &invoker)?;
     let capabilities = probe::machine();
-    probe::require_ebpf(&capabilities)?;
     let dir = StateDir::open(context.state_dir.as_deref(), &invoker)?;
     let name = match &args.name {
         Some(name) => {
@@ -134,14 +126,14 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         None => dir.name_for(&target.command())?,
     };
     let asked = Asked::from_args(args)?;
-    let mut source = Ebpf::load(args.snaplen, &asked.ports())?;
+    let (mut source, choice) = Tracing::choose(args.backend, &capabilities, args.snaplen, &asked.ports())?;
     let broker = asked.source(args);
     let header = Header {
         id: dir.new_id()?,
         name: name.clone(),
         command: target.command(),
         attached: target.attached(),
-        backend: "ebpf".into(),
+        backend: source.describe().name,
         started_at: jiff::Timestamp::now().to_string(),
         started_ns: proc::monotonic_ns(),
         observer_version: env!("CARGO_PKG_VERSION").into(),
@@ -184,15 +176,20 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let stats = Stats::default();
     if !args.quiet {
         say(&format!(
-            "observer: recording {} as session {name} (eBPF){}",
+            "observer: recording {} as session {name} ({}){}",
             printable(&words::command(&target.command())),
+            source.title(),
             if root.is_some() { "" } else { "; Ctrl-C lets it go" }
         ));
+    }
+    if let Some(choice) = choice.filter(|_| !args.quiet) {
+        say(&format!("observer: {choice}"));
     }
     let tracing_after_ns = proc::monotonic_ns() - begun_ns;
     let seen = SignalsSeen::default();
     let facts = source.last_facts();
-    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Nearby::around(source))];
+    let root_end = source.root_end();
+    let mut sources = vec![source.into_source()];
     let found = broker.map(|(broker, found)| {
         sources.push(Box::new(broker));
         found
@@ -200,7 +197,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let glance = glance(root, seen.clone(), stats.clone(), found);
     let recording = Recording::start(sources, recorder, glance, args.follow.then(follow));
     let launched = held.map(|held| held.release());
-    let supervisor = Supervisor { root, attached: target.attached(), limit_ns: args.limit, seen };
+    let supervisor = Supervisor { root, root_end, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
     let trouble = progress::while_slow("closing the session", || recording.finish(ended.ending()));
     stats.write(tracing_after_ns, facts.get().map_or(&[], Vec::as_slice));

@@ -1,0 +1,235 @@
+//! The ptrace source: what happens in a process tree, told by stopping each thread at each of its system calls. It needs no privilege and
+//! no kernel of a certain make, and it is slow: two stops a call.
+//!
+//! There is no seccomp filter that would stop only the calls that are recorded. Measured on Linux 6.18: a call that a filter sends to its
+//! tracer (`SECCOMP_RET_TRACE`) fails with `ENOSYS` once the tracer is gone (seccomp(2) says so too), and a filter cannot be taken away. A
+//! worker whose observer was killed could open no file any more. Nor could it start a setuid program with its rights, for an
+//! unprivileged filter wants `no_new_privs`. Plain stops leave nothing behind.
+
+mod borrow;
+mod calls;
+mod files;
+mod memory;
+mod queue;
+mod refused;
+mod signals;
+mod sockets;
+mod start;
+mod stop;
+mod streams;
+mod tracer;
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::unix::thread::JoinHandleExt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use calls::Recorder;
+use nix::sys::pthread::pthread_kill;
+use queue::Queue;
+pub(super) use refused::yama_scope;
+use tracer::Tracer;
+
+use super::{
+    Flow, Source, SourceError,
+    call::{self, AMQP_PORT, NAME_SERVER_PORT, NameServers},
+    proc::PipeHolders,
+};
+use crate::{
+    capability::Description,
+    event::{Event, Pid},
+};
+
+/// How often the tracer is asked to look over what does not move.
+const NUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before asking it again to end: it may have been about to wait when it was asked.
+const INSIST_EVERY: Duration = Duration::from_millis(5);
+
+/// How it stands with the command that was started. Whoever traces a process is told of its end, and nobody else in the same program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// It is traced: wait for this to change, not for the process.
+    Traced,
+    /// It has ended and is reaped.
+    Ended {
+        /// Its exit status.
+        code: Option<i32>,
+        /// The signal that killed it.
+        signal: Option<i32>,
+    },
+    /// It is traced no more: it is its parent's to wait for.
+    LetGo,
+}
+
+/// See [`Root`]. `SIGCHLD` is sent to this program when it changes.
+#[derive(Clone)]
+pub struct RootEnd(Arc<Mutex<Root>>);
+
+impl RootEnd {
+    /// As it stands now.
+    pub fn get(&self) -> Root {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, root: Root) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = root;
+    }
+
+    fn let_go(&self) {
+        if self.get() == Root::Traced {
+            self.set(Root::LetGo);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    AboutToExec(u32),
+    Running(u32),
+}
+
+/// Records a process tree from a thread of its own. Dropping it lets go of everything.
+pub struct Ptrace {
+    snaplen: u64,
+    ports: HashSet<u16>,
+    queue: Arc<Queue>,
+    stopping: Arc<AtomicBool>,
+    tracer: Option<JoinHandle<()>>,
+    end: RootEnd,
+    nudged: Instant,
+}
+
+impl Ptrace {
+    /// Nothing is traced until [`Ptrace::follow`] or [`Ptrace::attach`].
+    ///
+    /// `ports` are those of known brokers: their connections are recorded whatever they speak. 5672 always is one.
+    pub fn new(snaplen: u64, ports: &[u16]) -> Self {
+        Self {
+            snaplen,
+            ports: ports.iter().copied().chain([AMQP_PORT, NAME_SERVER_PORT]).collect(),
+            queue: Arc::default(),
+            stopping: Arc::default(),
+            tracer: None,
+            end: RootEnd(Arc::new(Mutex::new(Root::Traced))),
+            nudged: Instant::now(),
+        }
+    }
+
+    /// Where the end of the command stands, because nobody else can wait for it.
+    pub fn root_end(&self) -> RootEnd {
+        self.end.clone()
+    }
+
+    /// Traces a process that is about to `execve` and all it will start. Until that call succeeds only its failures are recorded.
+    ///
+    /// # Errors
+    /// When it cannot be traced; the text says why.
+    pub fn follow(&mut self, pid: Pid) -> Result<(), SourceError> {
+        self.start(Target::AboutToExec(pid.0))
+    }
+
+    /// Takes a running process and its descendants. What they already are is read from `/proc`.
+    ///
+    /// # Errors
+    /// When it cannot be traced: it is gone, another traces it, or we lack the right; the text says which.
+    pub fn attach(&mut self, root: Pid) -> Result<(), SourceError> {
+        self.start(Target::Running(root.0))
+    }
+
+    fn start(&mut self, target: Target) -> Result<(), SourceError> {
+        let failed = |attempted: &str, answer: String| SourceError {
+            attempted: attempted.into(),
+            answer,
+            next: String::new(),
+        };
+        start::handle_signals().map_err(|errno| failed("cannot prepare signals", errno.to_string()))?;
+        let recorder = Recorder {
+            queue: Arc::clone(&self.queue),
+            snaplen: self.snaplen,
+            ports: self.ports.clone(),
+            tracked: HashSet::new(),
+            sockets: HashMap::new(),
+            name_servers: NameServers::default(),
+            pipes: PipeHolders::default(),
+        };
+        let (end, stopping) = (self.end.clone(), Arc::clone(&self.stopping));
+        let (ready, begun) = mpsc::sync_channel(1);
+        // Only the thread that seized can wait and resume.
+        let trace = move || {
+            let mut tracer = Tracer::new(recorder, end);
+            start::hear_nudges();
+            let outcome = match target {
+                Target::AboutToExec(pid) => tracer.follow(pid),
+                Target::Running(pid) => tracer.attach(pid),
+            };
+            let going = outcome.is_ok();
+            let _ = ready.send(outcome);
+            if going {
+                tracer.run(|| stopping.load(Ordering::Acquire));
+            }
+        };
+        let thread = thread::Builder::new().name("tracer".into()).spawn(trace);
+        self.tracer =
+            Some(thread.map_err(|error| failed("cannot start the tracer's thread", error.to_string()))?);
+        begun.recv().unwrap_or_else(|_| Err(failed("cannot trace", "the tracer ended unexpectedly".into())))
+    }
+
+    fn nudge(&self) {
+        if let Some(tracer) = self.tracer.as_ref().filter(|tracer| !tracer.is_finished()) {
+            let _ = pthread_kill(tracer.as_pthread_t(), start::NUDGE);
+        }
+    }
+
+    /// Ends the tracer's thread, and with it all tracing.
+    fn release(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        while self.tracer.as_ref().is_some_and(|tracer| !tracer.is_finished()) {
+            self.nudge();
+            self.queue.wait_closed(INSIST_EVERY);
+        }
+        if let Some(tracer) = self.tracer.take() {
+            let _ = tracer.join();
+        }
+    }
+}
+
+impl Drop for Ptrace {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Source for Ptrace {
+    fn describe(&self) -> Description {
+        const OWN: [&str; 5] = [
+            "imports as the interpreter makes them (they are inferred from the files opened)",
+            "the out-of-memory killer, and who sends SIGKILL from outside the process tree",
+            "signals before they take effect, and those that are blocked",
+            "what TCP does between two calls: a connection is seen to be made, refused or ended when the program learns of it",
+            "the duration of calls without the tracer's own stops in it",
+        ];
+        let unseen = call::UNSEEN.into_iter().chain(OWN).map(String::from).collect();
+        Description { name: "ptrace".into(), unseen }
+    }
+
+    fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<Flow, SourceError> {
+        if self.nudged.elapsed() >= NUDGE_EVERY {
+            self.nudged = Instant::now();
+            self.nudge();
+        }
+        let more = self.queue.take(wait, room, out);
+        Ok(if more { Flow::More } else { Flow::End })
+    }
+
+    fn finish(&mut self, out: &mut Vec<Event>) {
+        self.release();
+        self.queue.take(Duration::ZERO, usize::MAX, out);
+    }
+}

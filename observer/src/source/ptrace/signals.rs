@@ -1,0 +1,96 @@
+//! Signals as they reach a tracee, and who sent them. `SIGKILL` reaches nobody's tracer: only those of the tree itself are known, from the
+//! call that sends them.
+
+use nix::{
+    libc,
+    unistd::{Pid as UnixPid, getpgid},
+};
+
+use super::{
+    calls::{Before, Call, Recorder},
+    stop,
+};
+use crate::{
+    event::{Body, Known, Pid, Sender},
+    source::proc,
+};
+
+/// Ignored unless the program handles them (`SIG_KERNEL_IGNORE_MASK`, include/linux/signal.h).
+const IGNORED_BY_DEFAULT: [i32; 4] = [libc::SIGCONT, libc::SIGCHLD, libc::SIGWINCH, libc::SIGURG];
+
+fn sender(pid: u32) -> Known<Sender> {
+    if pid == 0 {
+        return Known::none();
+    }
+    let words = proc::cmdline(pid);
+    let cmdline = if words.is_empty() { Known::unknown() } else { Known::Is(words.join(" ")) };
+    Known::Is(Sender { pid: Pid(pid), name: proc::name(pid).unwrap_or_default(), cmdline })
+}
+
+/// Whether a code says that a process sent the signal, and which.
+const fn has_sender(code: i32) -> bool {
+    matches!(code, libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE)
+}
+
+impl Recorder {
+    /// A thread is about to get a signal.
+    pub(super) fn signal(&self, pid: u32, tid: u32, signal: i32) {
+        let at_ns = proc::monotonic_ns();
+        let (code, from) = stop::signal_info(tid).unwrap_or((libc::SI_KERNEL, 0));
+        let (caught, ignored) = proc::dispositions(tid).unwrap_or_default();
+        let bit = 1_u64 << (signal - 1).clamp(0, 63);
+        let handled = caught & bit != 0;
+        let ignored = ignored & bit != 0 || (!handled && IGNORED_BY_DEFAULT.contains(&signal));
+        let sender = if has_sender(code) { sender(from) } else { Known::none() };
+        let group = code != libc::SI_TKILL && !by_fault(signal, code);
+        self.tell(at_ns, pid, tid, Body::Signal { signal, code, sender, group, queued: !ignored });
+        if !ignored {
+            self.tell(at_ns, pid, tid, Body::SignalDelivered { signal, handled });
+        }
+    }
+
+    /// A call that sends a signal is entered: its victims, if it is `SIGKILL`, will not say so.
+    pub(super) fn kill(&self, call: &mut Call, target: i32, signal: u64) {
+        if signal as i32 != libc::SIGKILL {
+            return;
+        }
+        let victims = match target {
+            1.. => vec![proc::process_of(target as u32).unwrap_or(target as u32)],
+            _ => {
+                let group = |pid: u32| getpgid(Some(UnixPid::from_raw(pid as i32))).ok();
+                let wanted = match target {
+                    0 => group(call.pid),
+                    -1 => None,
+                    group => Some(UnixPid::from_raw(-group)),
+                };
+                self.tracked.iter().copied().filter(|pid| target == -1 || group(*pid) == wanted).collect()
+            }
+        };
+        let victims: Vec<u32> = victims.into_iter().filter(|pid| self.tracked.contains(pid)).collect();
+        call.before = Before::Kills(victims, sender(call.pid));
+    }
+
+    /// It returned; or one of its victims is dead before it has.
+    pub(super) fn killed(&self, call: &Call, ret: i64) {
+        if let Before::Kills(victims, sender) = &call.before
+            && ret == 0
+        {
+            victims.iter().for_each(|victim| self.told_of(call.enter_ns, *victim, sender.clone()));
+        }
+    }
+
+    /// Tells of one victim.
+    pub(super) fn told_of(&self, at_ns: u64, victim: u32, sender: Known<Sender>) {
+        let (signal, code) = (libc::SIGKILL, libc::SI_USER);
+        self.tell(at_ns, victim, victim, Body::Signal { signal, code, sender, group: true, queued: true });
+    }
+}
+
+/// Whether the thread itself caused it.
+const fn by_fault(signal: i32, code: i32) -> bool {
+    let fault = matches!(
+        signal,
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP | libc::SIGSYS
+    );
+    (fault && code > 0) || signal == libc::SIGPIPE
+}
