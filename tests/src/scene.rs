@@ -57,6 +57,8 @@ impl Scene {
             "attach".into(),
             "--name".into(),
             name.into(),
+            "--backend".into(),
+            target::backend().into(),
         ];
         Ok(words.iter().map(|word: &PathBuf| word.to_string_lossy().into_owned()).collect())
     }
@@ -64,7 +66,7 @@ impl Scene {
     /// `observer attach --name NAME`: options and `--` are to follow.
     pub fn attach(&self, name: &str) -> Result<Command> {
         let mut command = self.observer()?;
-        command.args(["attach", "--name", name]);
+        command.args(["attach", "--name", name, "--backend", &target::backend()]);
         Ok(command)
     }
 

@@ -17,3 +17,8 @@ pub fn observer() -> Result<PathBuf> {
         None => bail!("OBSERVER_BIN is not set: live tests are run by `cargo xtask test`"),
     }
 }
+
+/// How the observer under test is to observe where a test leaves it open: `$OBSERVER_BACKEND`, or eBPF.
+pub fn backend() -> String {
+    std::env::var("OBSERVER_BACKEND").unwrap_or_else(|_| "ebpf".into())
+}

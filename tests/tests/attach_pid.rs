@@ -226,7 +226,7 @@ fn what_happens_afterwards_is_seen_as_it_happens() {
     assert_eq!(session.header["ending"]["reason"], "exited");
     let worker = number(&tree.workers()[0]["pid"]);
     let fork = session.of_process(worker, "fork").next().unwrap();
-    assert_eq!(fork["observed_from"], "ebpf");
+    assert_eq!(fork["observed_from"], *target::backend());
     let child = number(&fork["child"]);
     let opened = scene.path("opened");
     assert!(

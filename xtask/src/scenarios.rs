@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = JOBS)]
     jobs: usize,
     /// How the observer is to observe
-    #[arg(long, default_value = BACKEND, value_parser = ["auto", "ebpf"])]
+    #[arg(long, default_value = BACKEND, value_parser = ["auto", "ebpf", "ptrace"])]
     backend: String,
     /// Copy each session to DIR/NAME.session.zst; `tests/fixtures` is where the tests look for them
     #[arg(long, value_name = "DIR")]

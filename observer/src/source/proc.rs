@@ -159,7 +159,7 @@ pub fn fd_link(id: u32, fd: i32) -> Option<String> {
 }
 
 /// What is behind `/proc/PID/fd/FD`.
-fn fd_target(pid: u32, fd: i32, pipes: &mut PipeHolders) -> Known<FdTarget> {
+fn fd_target(pid: u32, fd: i32, pipes: Option<&mut PipeHolders>) -> Known<FdTarget> {
     let path = format!("/proc/{pid}/fd/{fd}");
     let Ok(facts) = fs::metadata(&path) else { return Known::none() };
     let name = fd_link(pid, fd);
@@ -175,7 +175,11 @@ fn fd_target(pid: u32, fd: i32, pipes: &mut PipeHolders) -> Known<FdTarget> {
         },
         () => FdKind::Other,
     };
-    let other_end = if what == FdKind::Pipe { pipes.other_end(facts.ino(), pid) } else { Known::none() };
+    let other_end = match pipes {
+        _ if what != FdKind::Pipe => Known::none(),
+        Some(pipes) => pipes.other_end(facts.ino(), pid),
+        None => Known::not_collected(),
+    };
     let path = match what {
         FdKind::Pipe | FdKind::Socket | FdKind::Other => Known::none(),
         _ => or_unknown(name),
@@ -248,7 +252,7 @@ pub fn past(pid: u32, pipes: &mut PipeHolders) -> Vec<Event> {
         body,
         bytes: Vec::new(),
     };
-    let mut events = vec![event(Body::Exec(Box::new(exec(pid, pipes))))];
+    let mut events = vec![event(Body::Exec(Box::new(exec(pid, Some(pipes)))))];
     events.extend(
         threads(pid).into_iter().filter(|tid| *tid != pid).map(|tid| event(Body::Thread { child: Tid(tid) })),
     );
@@ -256,8 +260,8 @@ pub fn past(pid: u32, pipes: &mut PipeHolders) -> Vec<Event> {
     events
 }
 
-/// The program a process runs and all it has now.
-pub(super) fn exec(pid: u32, pipes: &mut PipeHolders) -> Exec {
+/// The program a process runs and all it has now. Without `pipes` nobody looks for the other ends of pipes, which takes time.
+pub(super) fn exec(pid: u32, mut pipes: Option<&mut PipeHolders>) -> Exec {
     let ids = |name| {
         let line = status_field(pid, name)?;
         let mut ids = line.split_whitespace().filter_map(|word| word.parse::<u32>().ok());
@@ -287,7 +291,7 @@ pub(super) fn exec(pid: u32, pipes: &mut PipeHolders) -> Exec {
         umask: or_unknown(status_field(pid, "Umask").and_then(|text| u32::from_str_radix(&text, 8).ok())),
         limits: or_unknown(limits(pid)),
         tty: terminal(pid),
-        stdio: (0..3).map(|fd| fd_target(pid, fd, pipes)).collect(),
+        stdio: (0..3).map(|fd| fd_target(pid, fd, pipes.as_deref_mut())).collect(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     event::{Body, Event, Known, Origin, Pid, Sender, Tid},
     source::{
         call::{self, NameServers, errno, known, text, too_long},
-        proc::{self, PipeHolders},
+        proc,
     },
 };
 
@@ -36,6 +36,8 @@ pub(super) enum Kind {
     /// It makes a process or a thread.
     Clone,
     Exit,
+    /// It takes a signal that is blocked, and no tracer sees it come.
+    Sigwait,
     /// It may send `SIGKILL`, whose arrival no tracer sees: to a process, a thread, a thread of a process.
     Kill,
     Tkill,
@@ -74,6 +76,7 @@ impl Kind {
             "execveat" => Self::ExecAt,
             "clone" | "clone3" | "fork" | "vfork" => Self::Clone,
             "exit" | "exit_group" => Self::Exit,
+            "rt_sigtimedwait" => Self::Sigwait,
             "kill" | "rt_sigqueueinfo" => Self::Kill,
             "tkill" => Self::Tkill,
             "tgkill" | "rt_tgsigqueueinfo" => Self::Tgkill,
@@ -174,7 +177,6 @@ pub(super) struct Recorder {
     pub(super) tracked: HashSet<u32>,
     pub(super) sockets: Sockets,
     pub(super) name_servers: NameServers,
-    pub(super) pipes: PipeHolders,
 }
 
 impl Recorder {
@@ -229,6 +231,7 @@ impl Recorder {
             Kind::Other | Kind::Clone | Kind::Exit | Kind::Close => {}
             Kind::Path | Kind::AtPath | Kind::Openat2 | Kind::Chdir | Kind::File => self.file(call, ret),
             Kind::Exec | Kind::ExecAt => self.exec_failed(call, ret),
+            Kind::Sigwait => self.waited(call, ret),
             Kind::Kill | Kind::Tkill | Kind::Tgkill => self.killed(call, ret),
             Kind::Socket => self.socket(call, ret),
             Kind::Socketpair => self.socketpair(call, ret),

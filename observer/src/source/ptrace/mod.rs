@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     capability::Description,
-    event::{Event, Pid},
+    event::{Body, Event, FdKind, Known, Pid},
 };
 
 /// How often the tracer is asked to look over what does not move.
@@ -104,6 +104,17 @@ pub struct Ptrace {
     tracer: Option<JoinHandle<()>>,
     end: RootEnd,
     nudged: Instant,
+    pipes: PipeHolders,
+}
+
+/// Looks for the other ends of a program's pipes: here, where nobody stands still meanwhile.
+fn other_ends(pipes: &mut PipeHolders, event: &mut Event) {
+    let Body::Exec(exec) = &mut event.body else { return };
+    for target in exec.stdio.iter_mut().filter_map(Known::get_mut) {
+        if target.what == FdKind::Pipe && target.other_end == Known::not_collected() {
+            target.other_end = pipes.other_end(target.inode, event.pid.0);
+        }
+    }
 }
 
 impl Ptrace {
@@ -119,6 +130,7 @@ impl Ptrace {
             tracer: None,
             end: RootEnd(Arc::new(Mutex::new(Root::Traced))),
             nudged: Instant::now(),
+            pipes: PipeHolders::default(),
         }
     }
 
@@ -157,7 +169,6 @@ impl Ptrace {
             tracked: HashSet::new(),
             sockets: HashMap::new(),
             name_servers: NameServers::default(),
-            pipes: PipeHolders::default(),
         };
         let (end, stopping) = (self.end.clone(), Arc::clone(&self.stopping));
         let (ready, begun) = mpsc::sync_channel(1);
@@ -211,7 +222,7 @@ impl Source for Ptrace {
         const OWN: [&str; 5] = [
             "imports as the interpreter makes them (they are inferred from the files opened)",
             "the out-of-memory killer, and who sends SIGKILL from outside the process tree",
-            "signals before they take effect, and those that are blocked",
+            "signals before they reach the program, and those it never takes",
             "what TCP does between two calls: a connection is seen to be made, refused or ended when the program learns of it",
             "the duration of calls without the tracer's own stops in it",
         ];
@@ -224,7 +235,9 @@ impl Source for Ptrace {
             self.nudged = Instant::now();
             self.nudge();
         }
+        let before = out.len();
         let more = self.queue.take(wait, room, out);
+        out[before..].iter_mut().for_each(|event| other_ends(&mut self.pipes, event));
         Ok(if more { Flow::More } else { Flow::End })
     }
 

@@ -8,7 +8,7 @@ use nix::{
 
 use super::{
     calls::{Before, Call, Recorder},
-    stop,
+    memory, stop,
 };
 use crate::{
     event::{Body, Known, Pid, Sender},
@@ -17,6 +17,18 @@ use crate::{
 
 /// Ignored unless the program handles them (`SIG_KERNEL_IGNORE_MASK`, include/linux/signal.h).
 const IGNORED_BY_DEFAULT: [i32; 4] = [libc::SIGCONT, libc::SIGCHLD, libc::SIGWINCH, libc::SIGURG];
+
+/// Whether a signal takes effect as itself. One that ends the process by default the kernel turns into `SIGKILL` for every thread
+/// (kernel/signal.c, complete_signal), unless it is to dump core; a tracer sees it before.
+const fn is_delivered(signal: i32, handled: bool) -> bool {
+    use libc as s;
+    let stops = matches!(signal, s::SIGTSTP | s::SIGTTIN | s::SIGTTOU | s::SIGSTOP);
+    let dumps = matches!(
+        signal,
+        s::SIGQUIT | s::SIGILL | s::SIGTRAP | s::SIGABRT | s::SIGFPE | s::SIGSEGV | s::SIGBUS | s::SIGSYS | s::SIGXCPU | s::SIGXFSZ
+    );
+    handled || stops || dumps
+}
 
 fn sender(pid: u32) -> Known<Sender> {
     if pid == 0 {
@@ -32,6 +44,10 @@ const fn has_sender(code: i32) -> bool {
     matches!(code, libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE)
 }
 
+fn number(bytes: &[u8], at: usize) -> i32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| i32::from_ne_bytes(*bytes))
+}
+
 impl Recorder {
     /// A thread is about to get a signal.
     pub(super) fn signal(&self, pid: u32, tid: u32, signal: i32) {
@@ -44,9 +60,33 @@ impl Recorder {
         let sender = if has_sender(code) { sender(from) } else { Known::none() };
         let group = code != libc::SI_TKILL && !by_fault(signal, code);
         self.tell(at_ns, pid, tid, Body::Signal { signal, code, sender, group, queued: !ignored });
-        if !ignored {
+        if !ignored && is_delivered(signal, handled) {
             self.tell(at_ns, pid, tid, Body::SignalDelivered { signal, handled });
         }
+    }
+
+    /// A blocked signal was waited for and has come: `siginfo_t` begins with its number, an error, the code, a gap; the sender follows.
+    pub(super) fn waited(&self, call: &Call, ret: i64) {
+        if ret <= 0 {
+            return;
+        }
+        let info = memory::value::<20>(call.tid, call.args[1]);
+        let (code, from) =
+            info.map_or((libc::SI_KERNEL, 0), |info| (number(&info, 8), number(&info, 16) as u32));
+        self.taken(call, ret as i32, code, from);
+    }
+
+    /// The same from a `signalfd`, where every signal is 128 bytes that begin likewise, without the gap.
+    pub(super) fn read_signals(&self, call: &Call, bytes: &[u8]) {
+        for info in bytes.chunks_exact(128) {
+            self.taken(call, number(info, 0), number(info, 8), number(info, 12) as u32);
+        }
+    }
+
+    fn taken(&self, call: &Call, signal: i32, code: i32, from: u32) {
+        let sender = if has_sender(code) { sender(from) } else { Known::none() };
+        let group = code != libc::SI_TKILL;
+        self.say(call, Body::Signal { signal, code, sender, group, queued: true });
     }
 
     /// A call that sends a signal is entered: its victims, if it is `SIGKILL`, will not say so.

@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     event::{Body, Direction, Disconnect, Event, Fd, Origin, OutputStream, Pid, SocketId, Tid},
-    source::call::{self, errno},
+    source::{
+        call::{self, errno},
+        proc,
+    },
 };
 
 const ECONNRESET: i32 = 104;
@@ -74,6 +77,11 @@ impl Recorder {
             self.output(call, fd, inode, ret, buffers);
         } else if kind == nix::libc::S_IFSOCK {
             self.on_socket(call, fd, inode, sent, ret, buffers);
+        } else if kind == 0
+            && !sent
+            && proc::fd_link(call.tid, fd).as_deref() == Some("anon_inode:[signalfd]")
+        {
+            self.read_signals(call, &buffers.read(call.tid, ret.max(0) as u64));
         }
     }
 

@@ -19,11 +19,11 @@ use super::{
     stop::{self, Next, Phase, Stop},
 };
 use crate::{
-    event::{Body, Known, Pid, Tid},
+    event::{Body, Event, Known, NoteLevel, Origin, Pid, Tid},
     source::{
         SourceError,
         call::{self, status, waits_on},
-        proc,
+        proc::{self, PipeHolders},
     },
 };
 
@@ -100,6 +100,7 @@ impl Tracer {
     /// All threads of a process are seized before its children are listed: what they make later is traced by the kernel, what they made
     /// before is in the list. A thread that waits in one of the few calls that never restart (`epoll_wait`, signal(7)) sees `EINTR` once.
     pub(super) fn attach(&mut self, root: u32) -> Result<(), SourceError> {
+        let mut pipes = PipeHolders::default();
         let mut queue = vec![(root, None)];
         while let Some((pid, parent)) = queue.pop() {
             if self.processes.contains_key(&pid) {
@@ -114,10 +115,11 @@ impl Tracer {
                 }
             }
             if let Some(parent) = parent {
-                let body = Body::Fork { child: Pid(pid) };
-                self.recorder.tell(proc::monotonic_ns(), parent, parent, body);
+                let (pid, tid, body) = (Pid(parent), Tid(parent), Body::Fork { child: Pid(pid) });
+                let (at_ns, bytes) = (proc::monotonic_ns(), Vec::new());
+                self.recorder.queue.push(Event { at_ns, pid, tid, observed_from: Origin::Proc, body, bytes });
             }
-            for event in proc::past(pid, &mut self.recorder.pipes) {
+            for event in proc::past(pid, &mut pipes) {
                 self.recorder.queue.push(event);
             }
             queue.extend(proc::children(pid).into_iter().map(|child| (child, Some(pid))));
@@ -151,7 +153,7 @@ impl Tracer {
     fn miss(&self, pid: u32, errno: Errno) {
         if errno != Errno::ESRCH {
             let text = format!("{}; what it does is not recorded", refused::why(pid, errno));
-            let level = crate::event::NoteLevel::Warning;
+            let level = NoteLevel::Warning;
             self.recorder.tell(proc::monotonic_ns(), 0, 0, Body::Note { level, text });
         }
     }
@@ -281,7 +283,7 @@ impl Tracer {
         self.tracees.retain(|other, tracee| tracee.pid != tid || *other == tid);
         self.processes.insert(tid, Process::default());
         self.enter_thread(tid, tid);
-        let mut exec = proc::exec(tid, &mut self.recorder.pipes);
+        let mut exec = proc::exec(tid, None);
         exec.path = path;
         exec.caller = Tid(caller);
         self.recorder.tell(at_ns, tid, tid, Body::Exec(Box::new(exec)));
