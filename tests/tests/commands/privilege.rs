@@ -37,7 +37,11 @@ fn without_privilege_ebpf_says_what_for_and_both_ways_to_get_it_and_starts_nothi
     let marker = scene.path("marker");
     for extra in [&["--inh-caps=-all", "--bounding-set=-all"][..], &["--inh-caps=-all"]] {
         let mut command = as_nobody(&observer, extra);
-        command.arg("--state-dir").arg(scene.state_dir()).args(["attach", "--backend", "ebpf", "--", "touch"]).arg(&marker);
+        command
+            .arg("--state-dir")
+            .arg(scene.state_dir())
+            .args(["attach", "--backend", "ebpf", "--", "touch"])
+            .arg(&marker);
         let wanted = [
             "CAP_BPF is not held",
             "load eBPF programs",

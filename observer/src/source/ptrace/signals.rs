@@ -25,7 +25,16 @@ const fn is_delivered(signal: i32, handled: bool) -> bool {
     let stops = matches!(signal, s::SIGTSTP | s::SIGTTIN | s::SIGTTOU | s::SIGSTOP);
     let dumps = matches!(
         signal,
-        s::SIGQUIT | s::SIGILL | s::SIGTRAP | s::SIGABRT | s::SIGFPE | s::SIGSEGV | s::SIGBUS | s::SIGSYS | s::SIGXCPU | s::SIGXFSZ
+        s::SIGQUIT
+            | s::SIGILL
+            | s::SIGTRAP
+            | s::SIGABRT
+            | s::SIGFPE
+            | s::SIGSEGV
+            | s::SIGBUS
+            | s::SIGSYS
+            | s::SIGXCPU
+            | s::SIGXFSZ
     );
     handled || stops || dumps
 }

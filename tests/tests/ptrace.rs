@@ -1,0 +1,240 @@
+//! Two sources, one program: what the kernel's probes saw is what the stops saw, wherever the latter does not say that it cannot.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tests::rabbit::Broker;
+use tests::scene::{Scene, Session};
+use tests::venv::Venv;
+use tests::{deadline, target};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Processes by their place in the order of birth: their ids differ between two runs.
+fn places(session: &Session) -> BTreeMap<u64, usize> {
+    let mut places = BTreeMap::new();
+    for event in session.events.iter().filter(|event| event["pid"] != 0) {
+        let next = places.len();
+        places.entry(event["pid"].as_u64().unwrap()).or_insert(next);
+        if event["kind"] == "fork" {
+            let next = places.len();
+            places.entry(event["child"].as_u64().unwrap()).or_insert(next);
+        }
+    }
+    places
+}
+
+/// What must be the same of every process: a line a fact.
+fn facts(session: &Session, same: impl Fn(&Value) -> Option<Value>) -> BTreeSet<String> {
+    let places = places(session);
+    let mut facts = BTreeSet::new();
+    for event in &session.events {
+        let place =
+            |pid: &Value| pid.as_u64().and_then(|pid| places.get(&pid)).map_or(-1, |place| *place as i64);
+        let of = |fields: &[&str]| {
+            fields
+                .iter()
+                .map(|field| ((*field).to_owned(), event[*field].clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let fact = match event["kind"].as_str().unwrap() {
+            "exec" => {
+                let mut exec = of(&["path", "argv", "env", "cwd", "exe", "user", "umask", "limits", "tty"]);
+                exec.insert("ppid".to_owned(), json!(place(&event["ppid"])));
+                let stdio = event["stdio"].as_array().unwrap().iter();
+                exec.insert("stdio".to_owned(), stdio.map(|target| target["what"].clone()).collect());
+                json!(exec)
+            }
+            "fork" => json!(place(&event["child"])),
+            "exec-failed" => json!(of(&["path", "errno"])),
+            "open" => json!(of(&["syscall", "path", "resolved", "dirfd", "flags", "errno"])),
+            "connect" => json!(of(&["peer", "errno"])),
+            "connected" => json!(of(&["peer", "errno"])),
+            "disconnect" => json!(of(&["how", "errno"])),
+            "exit" => json!(of(&["code", "signal", "core_dumped"])),
+            // A thread that has been joined may or may not come to say so before its process ends.
+            "exit-call" if event["group"] == true => json!(of(&["code"])),
+            "output" => json!(of(&["stream", "bytes"])),
+            _ => continue,
+        };
+        if fact["path"].as_str().is_some_and(|path| path.starts_with("/proc/")) {
+            continue;
+        }
+        if let Some(fact) = same(&json!([event["kind"], fact])) {
+            facts.insert(format!("process {}: {fact}", place(&event["pid"])));
+        }
+    }
+    facts
+}
+
+/// Fails with what only one of them saw.
+fn assert_same(what: &str, ebpf: &BTreeSet<String>, ptrace: &BTreeSet<String>) {
+    let only = |who: &str, left: &BTreeSet<String>, right: &BTreeSet<String>| -> Vec<String> {
+        left.difference(right).map(|fact| format!("only {who}: {fact:.600}")).collect()
+    };
+    let differences = [only("eBPF", ebpf, ptrace), only("ptrace", ptrace, ebpf)].concat();
+    assert!(differences.is_empty(), "{what}: {} differences:\n{}", differences.len(), differences.join("\n"));
+}
+
+fn attach(scene: &Scene, backend: &str) -> Command {
+    let mut command = scene.observer().unwrap();
+    command.args(["attach", "--quiet", "--name", backend, "--backend", backend]).stdin(Stdio::null());
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONHASHSEED", "0");
+    command
+}
+
+/// Nothing of it is lost, and it is what it says.
+fn session(scene: &Scene, backend: &str) -> Session {
+    let session = scene.session(backend).unwrap();
+    assert_eq!(session.header["backend"], backend);
+    assert_eq!(session.kind("lost").count(), 0);
+    session
+}
+
+/// Runs a command under both and holds what they saw against each other.
+fn assert_witnesses_agree(words: &[&str], code: i32) {
+    let scene = Scene::new().unwrap();
+    let [ebpf, ptrace] = ["ebpf", "ptrace"].map(|backend| {
+        let status = attach(&scene, backend).arg("--").args(words).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{backend}: {words:?}");
+        facts(&session(&scene, backend), |fact| Some(fact.clone()))
+    });
+    assert!(ebpf.len() > 5, "{ebpf:?}");
+    assert_same(&words.join(" "), &ebpf, &ptrace);
+}
+
+fn script(name: &str) -> String {
+    target::folder().join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn ends_are_the_same() {
+    let ends = script("ends.py");
+    assert_witnesses_agree(&[PYTHON, &ends, "os_exit", "23"], 23);
+    assert_witnesses_agree(&[PYTHON, &ends, "exit_in_a_thread", "4"], 4);
+    assert_witnesses_agree(&[PYTHON, &ends, "thread_exits"], 0);
+    assert_witnesses_agree(&["sh", "-c", "kill -9 $$"], 137);
+    assert_witnesses_agree(&["sh", "-c", "trap 'exit 6' USR1; kill -USR1 $$"], 6);
+    // A pipeline, a failed command, a directory that is left, and a child that nobody waits for.
+    assert_witnesses_agree(
+        &[
+            "sh",
+            "-c",
+            "cd /usr; cat </etc/hostname | head -c 1; ./nosuch; (cd share; exec true) & wait; exit 3",
+        ],
+        3,
+    );
+}
+
+#[test]
+fn what_confuses_a_tracer_confuses_neither() {
+    let ways = [
+        ("exec_in_a_thread", 11),
+        ("leader_first", 12),
+        ("stops_itself", 13),
+        ("many_threads", 14),
+        ("killed_while_busy", 15),
+        ("daemon", 16),
+        ("empty_argv", 0),
+        ("large_environment", 18),
+        ("interrupted_read", 19),
+    ];
+    for (way, code) in ways {
+        assert_witnesses_agree(&[PYTHON, &script("misbehaves.py"), way], code);
+    }
+}
+
+#[test]
+fn signals_of_the_tree_are_the_same() {
+    // What a process waits for while it is blocked, and what ends it.
+    let scene = Scene::new().unwrap();
+    let [ebpf, ptrace] = ["ebpf", "ptrace"].map(|backend| {
+        let file = scene.path(backend);
+        let mut observed = attach(&scene, backend);
+        observed.args(["--", PYTHON, &script("signals.py")]).arg(&file).arg("until-term");
+        let mut observed = observed.spawn().unwrap();
+        let pid = deadline::until("it waits for signals", LIMIT, || {
+            fs::read_to_string(&file).ok()?.lines().next()?.strip_prefix("ready ")?.parse::<i32>().ok()
+        });
+        kill(Pid::from_raw(pid), Signal::SIGUSR1).unwrap();
+        deadline::until("it took one", LIMIT, || fs::read_to_string(&file).ok()?.lines().nth(1).map(drop));
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        assert_eq!(observed.wait().unwrap().code(), Some(0));
+        let session = session(&scene, backend);
+        let signal =
+            |event: &Value| json!([event["signal"], event["code"], event["sender"]["pid"], event["group"]]);
+        session.of_process(pid as u64, "signal").map(signal).collect::<Vec<_>>()
+    });
+    assert_eq!(ebpf.len(), 2);
+    assert_eq!(ebpf, ptrace);
+}
+
+/// Ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// What was said on every connection that speaks AMQP: the methods of either side, in order.
+fn conversations(scene: &Scene, backend: &str) -> BTreeSet<String> {
+    let output =
+        scene.observer().unwrap().args(["show", backend, "--amqp", "--format", "json"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut said: BTreeMap<(u64, String), Vec<String>> = BTreeMap::new();
+    for line in shown["said"].as_array().unwrap() {
+        let text = |field: &str| line[field].as_str().unwrap().to_owned();
+        // A heartbeat comes when it is time.
+        if text("name") != "heartbeat" {
+            let conversation = (line["connection"].as_u64().unwrap(), text("side"));
+            said.entry(conversation).or_default().push(text("name"));
+        }
+    }
+    said.into_iter().map(|((_, side), names)| format!("{side}: {}", names.join(", "))).collect()
+}
+
+#[test]
+fn a_worker_and_its_broker_are_the_same() {
+    const MESSAGES: usize = 3;
+    let venv = Venv::ensure().unwrap();
+    let broker = Broker::start(&[]).unwrap();
+    let scene = Scene::new().unwrap();
+    let [ebpf, ptrace] = ["ebpf", "ptrace"].map(|backend| {
+        let script = format!(
+            "python send.py minimal_worker:count_words {MESSAGES} needle; exec python -m dramatiq -p 1 -t 1 minimal_worker"
+        );
+        let mut observed = attach(&scene, backend);
+        observed.args(["--", "sh", "-c", &script]).current_dir(target::folder());
+        observed.env("PATH", venv.path()).env("BROKER_URL", broker.url());
+        let mut observed = Running(observed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        deadline::until("the messages are acknowledged", LIMIT, || {
+            let acks = scene.session(backend).ok()?;
+            let acks = acks.kind("output").filter(|event| event["bytes"]["text"].as_str().is_some_and(|text| text.contains("counted")));
+            (acks.count() >= MESSAGES).then_some(())
+        });
+        kill(Pid::from_raw(observed.0.id() as i32), Signal::SIGTERM).unwrap();
+        assert_eq!(observed.0.wait().unwrap().code(), Some(0), "{backend}");
+        // pika wakes itself by pairs of sockets on ports of the kernel's choice.
+        let broker = |fact: &Value| fact[1]["peer"]["port"].is_null() || fact[1]["peer"]["port"] == broker.port();
+        let volatile = ["\"output\"", "/tmp/", "/dev/shm/"];
+        let facts = facts(&session(&scene, backend), |fact| {
+            let text = fact.to_string();
+            (broker(fact) && !volatile.iter().any(|part| text.contains(part))).then(|| fact.clone())
+        });
+        (facts, conversations(&scene, backend))
+    });
+    assert!(ebpf.0.len() > 300, "{}", ebpf.0.len());
+    assert_same("worker", &ebpf.0, &ptrace.0);
+    assert!(ebpf.1.iter().any(|said| said.contains("basic.ack")), "{:?}", ebpf.1);
+    assert_eq!(ebpf.1, ptrace.1);
+}
