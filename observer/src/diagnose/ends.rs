@@ -127,7 +127,9 @@ pub(super) fn end<'a>(case: &Case<'a>, process: &'a Process) -> Option<End<'a>> 
         Some(asked) if asked.by == By::Aftermath => End::Aftermath,
         Some(asked) if asked.signal != signal => End::Forced { asked, killed },
         // Who asks a tree to end and then kills what has not, as a service manager does, has not made it fail.
-        None if tree_was_asked_before(case, killed.mark) => End::Aftermath,
+        None if tree_was_asked_before(case, killed.mark.map_or(exit.at_ns, |sent| sent.at_ns)) => {
+            End::Aftermath
+        }
         // The observer kills only what it has asked before.
         _ if killed.by == By::Observer => End::Obeyed(killed),
         _ => End::Killed(killed),
@@ -135,13 +137,11 @@ pub(super) fn end<'a>(case: &Case<'a>, process: &'a Process) -> Option<End<'a>> 
 }
 
 /// Whether the observer's own first process, or a master, was asked to end before a moment.
-fn tree_was_asked_before(case: &Case<'_>, moment: Option<Mark>) -> bool {
-    let Some(moment) = moment else { return false };
+fn tree_was_asked_before(case: &Case<'_>, at_ns: u64) -> bool {
     case.root().into_iter().chain(case.masters()).any(|process| {
         let requests = case.model.signals.sent(process.pid).iter();
-        let mut before =
-            requests.filter(|sent| REQUESTS.contains(&sent.signal) && sent.mark.at_ns < moment.at_ns);
-        before.any(|sent| sent.signal != SIGHUP && sent.mark.at_ns + PATIENCE_NS > moment.at_ns)
+        let mut before = requests.filter(|sent| REQUESTS.contains(&sent.signal) && sent.mark.at_ns < at_ns);
+        before.any(|sent| sent.signal != SIGHUP && sent.mark.at_ns + PATIENCE_NS > at_ns)
     })
 }
 

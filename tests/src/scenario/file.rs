@@ -31,6 +31,9 @@ pub struct Scenario {
     pub not_here: Option<String>,
     /// A shell command that succeeds where it can be produced after all: `not_here` counts only when this fails.
     pub needs: Option<String>,
+    /// What ptrace cannot see of it: with that backend it is listed with this, and not run. Empty: nothing.
+    #[serde(default)]
+    pub ptrace: String,
     /// What is observed.
     pub command: String,
     /// Further options of `observer attach`.

@@ -61,7 +61,9 @@ impl Done {
 
 /// Runs it.
 pub(super) fn run(scenario: &Scenario, lab: &Lab<'_>) -> Done {
-    if let Some(why) = not_here(scenario) {
+    let unseen = lab.backend == "ptrace" && !scenario.ptrace.is_empty();
+    if let Some(why) = if unseen { Some(format!("ptrace: {}", scenario.ptrace)) } else { not_here(scenario) }
+    {
         return Done::without_verdict(Outcome::NotHere, why);
     }
     let begun = Instant::now();

@@ -312,8 +312,9 @@ impl Tracer {
         if tid == pid {
             self.tell_killer(pid);
             self.recorder.tracked.remove(&pid);
-            self.recorder.process_over(at_ns, pid);
             self.recorder.tell(at_ns, pid, tid, Body::Exit { code, signal, core_dumped });
+            // The kernel closes what it held afterwards (kernel/exit.c, do_exit).
+            self.recorder.process_over(at_ns, pid);
             self.processes.remove(&pid);
             self.tracees.retain(|_, tracee| tracee.pid != pid);
             if self.root == Some(pid) {
