@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tests::observe::said;
 use tests::rabbit::Broker;
 use tests::scene::{Scene, Session};
 use tests::venv::Venv;
@@ -237,4 +240,52 @@ fn a_worker_and_its_broker_are_the_same() {
     assert_same("worker", &ebpf.0, &ptrace.0);
     assert!(ebpf.1.iter().any(|said| said.contains("basic.ack")), "{:?}", ebpf.1);
     assert_eq!(ebpf.1, ptrace.1);
+}
+
+/// An unprivileged user's program, and what `observer attach --pid` of the same user says of it.
+fn refused_as_nobody(scene: &Scene, prelude: &str) -> String {
+    let nobody = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--inh-caps=-all", "--"]);
+        command.arg(program).stdin(Stdio::null());
+        command
+    };
+    let observer = scene.path("observer");
+    fs::copy(target::observer().unwrap(), &observer).unwrap();
+    fs::set_permissions(&observer, PermissionsExt::from_mode(0o755)).unwrap();
+    let code = format!("import ctypes, signal\n{prelude}\nprint('ready', flush=True)\nsignal.pause()");
+    let target = nobody(PYTHON).args(["-c", &code]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut target = Running(target);
+    let mut word = String::new();
+    BufReader::new(target.0.stdout.take().unwrap()).read_line(&mut word).unwrap();
+    let output = nobody(observer.to_str().unwrap())
+        .arg("--state-dir")
+        .arg(scene.path("own"))
+        .args(["attach", "--backend", "ptrace", "--pid", &target.0.id().to_string()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    said(&output)
+}
+
+#[test]
+fn what_cannot_be_traced_is_said_with_its_reason() {
+    let scene = Scene::new().unwrap();
+    let text = refused_as_nobody(&scene, "ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)");
+    assert!(text.contains("it is not dumpable") && text.contains("sudo"), "{text}");
+
+    // Another tracer is there already: an observer.
+    let mut first = attach(&scene, "ptrace");
+    let file = scene.path("signals");
+    first.args(["--", PYTHON, &script("signals.py")]).arg(&file).arg("until-term");
+    let first = Running(first.spawn().unwrap());
+    let pid = deadline::until("it waits for signals", LIMIT, || {
+        fs::read_to_string(&file).ok()?.lines().next()?.strip_prefix("ready ")?.parse::<i32>().ok()
+    });
+    let mut second = scene.observer().unwrap();
+    second.args(["attach", "--backend", "ptrace", "--pid", &pid.to_string()]).stdin(Stdio::null());
+    let output = second.output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let text = said(&output);
+    assert!(text.contains(&format!("process {} traces it already", first.0.id())), "{text}");
 }

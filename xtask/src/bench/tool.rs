@@ -18,6 +18,8 @@ pub(super) enum Tool {
     Observer,
     /// observer attach --broker worker: with the broker's own account beside it
     ObserverBroker,
+    /// observer attach --backend ptrace
+    ObserverPtrace,
     /// strace -f --seccomp-bpf
     StraceSeccomp,
     /// strace -f
@@ -73,6 +75,7 @@ impl Tool {
                 let management = format!("http://127.0.0.1:{}", lab.broker.management_port());
                 observer(lab, &["--broker", "worker", "--management", &management], words)
             }
+            Self::ObserverPtrace => observer(lab, &["--backend", "ptrace"], words),
             Self::StraceSeccomp => strace(&["--seccomp-bpf"], &log, words),
             Self::Strace => strace(&[], &log, words),
             Self::Bpftrace => {
@@ -89,7 +92,7 @@ impl Tool {
     /// How much of a flood to send through it: a rate needs no more, and patience ends somewhere.
     pub(super) fn share(self) -> u32 {
         match self {
-            Self::Strace | Self::StraceSeccomp => 10,
+            Self::Strace | Self::StraceSeccomp | Self::ObserverPtrace => 10,
             _ => 1,
         }
     }
@@ -101,6 +104,7 @@ impl fmt::Display for Tool {
             Self::Nothing => "nothing",
             Self::Observer => "observer",
             Self::ObserverBroker => "observer --broker",
+            Self::ObserverPtrace => "observer --backend ptrace",
             Self::StraceSeccomp => "strace -f --seccomp-bpf",
             Self::Strace => "strace -f",
             Self::Bpftrace => "bpftrace",

@@ -134,7 +134,7 @@ impl Supervisor {
                 let Some(root) = self.root else { return Ended::now(None, None, "time-limit") };
                 let (signal, next) =
                     if terminated { (Signal::SIGKILL, None) } else { (Signal::SIGTERM, Some(GRACE_NS)) };
-                let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
+                self.send(root, signal);
                 terminated = true;
                 deadline = next.map(|grace| proc::monotonic_ns() + grace);
             }
@@ -154,9 +154,16 @@ impl Supervisor {
         // its session, which may be us.
         let by_key = info.ssi_code == SI_KERNEL && signal != Signal::SIGHUP;
         if !by_key && !self.reached_without_us(info) {
-            let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
+            self.send(root, signal);
         }
         None
+    }
+
+    fn send(&self, root: Pid, signal: Signal) {
+        if let Some(end) = &self.root_end {
+            end.signal(root, signal as i32);
+        }
+        let _ = kill(UnixPid::from_raw(root.0 as i32), signal);
     }
 
     /// Whether the sender addressed the whole process group, so that the command has the signal already.

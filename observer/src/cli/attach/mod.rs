@@ -116,7 +116,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let begun_ns = proc::monotonic_ns();
     let invoker = Invoker::current();
     let target = Target::from_args(args, &invoker)?;
-    let capabilities = probe::machine();
+    let mut capabilities = probe::machine();
     let dir = StateDir::open(context.state_dir.as_deref(), &invoker)?;
     let name = match &args.name {
         Some(name) => {
@@ -127,6 +127,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     };
     let asked = Asked::from_args(args)?;
     let (mut source, choice) = Tracing::choose(args.backend, &capabilities, args.snaplen, &asked.ports())?;
+    if matches!(source, Tracing::Ptrace(_)) {
+        capabilities.push(probe::ptrace());
+    }
     let broker = asked.source(args);
     let header = Header {
         id: dir.new_id()?,

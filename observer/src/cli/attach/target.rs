@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use nix::{sys::resource::Resource, unistd::User};
+use nix::{
+    errno::Errno,
+    sys::{resource::Resource, signal::kill},
+    unistd::{Pid as UnixPid, User},
+};
 
 use super::Args;
 use crate::{
@@ -155,6 +159,12 @@ fn standing(user: Option<&str>, invoker: &Invoker) -> anyhow::Result<Option<Stan
 fn running(wanted: &str) -> anyhow::Result<Target> {
     if let Ok(pid) = wanted.parse::<u32>() {
         if proc::parent(pid).is_none() {
+            // EPERM, or that it could be sent a signal, says that it is there.
+            if i32::try_from(pid).is_ok_and(|pid| kill(UnixPid::from_raw(pid), None) != Err(Errno::ESRCH)) {
+                bail!(
+                    "cannot attach to process {pid}: /proc does not show it to us (mounted with hidepid); use sudo"
+                );
+            }
             bail!("cannot attach to process {pid}: no such process; find it with `pgrep -af dramatiq`");
         }
         if proc::process_of(pid) != Some(pid) {

@@ -55,6 +55,11 @@ impl Borrowed {
         (end(local), end(getpeername::<SockaddrStorage>(fd).ok()))
     }
 
+    /// Its inode number; 0 when it cannot be had.
+    pub(super) fn inode(&self) -> u64 {
+        nix::sys::stat::fstat(&self.0).map_or(0, |facts| facts.st_ino)
+    }
+
     /// Whether it is a TCP socket.
     pub(super) fn is_tcp(&self) -> bool {
         let stream = sockopt::SockType.get(&self.0).is_ok_and(|found| found == SockType::Stream);

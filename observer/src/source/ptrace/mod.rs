@@ -5,6 +5,8 @@
 //! tracer (`SECCOMP_RET_TRACE`) fails with `ENOSYS` once the tracer is gone (seccomp(2) says so too), and a filter cannot be taken away. A
 //! worker whose observer was killed could open no file any more. Nor could it start a setuid program with its rights, for an
 //! unprivileged filter wants `no_new_privs`. Plain stops leave nothing behind.
+//!
+//! What cannot be helped: `TracerPid` in the target's `/proc/PID/status` names us, and while we are stopped it stands still at its next call.
 
 mod borrow;
 mod calls;
@@ -18,6 +20,7 @@ mod start;
 mod stop;
 mod streams;
 mod tracer;
+mod watch;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,11 +43,11 @@ use tracer::Tracer;
 use super::{
     Flow, Source, SourceError,
     call::{self, AMQP_PORT, NAME_SERVER_PORT, NameServers},
-    proc::PipeHolders,
+    proc::{self, PipeHolders},
 };
 use crate::{
     capability::Description,
-    event::{Body, Event, FdKind, Known, Pid},
+    event::{Body, Event, FdKind, Known, Origin, Pid, Tid},
 };
 
 /// How often the tracer is asked to look over what does not move.
@@ -68,18 +71,29 @@ pub enum Root {
     LetGo,
 }
 
-/// See [`Root`]. `SIGCHLD` is sent to this program when it changes.
+/// The command that was started, for whoever decides when it is over. `SIGCHLD` is sent to this program when its [`Root`] changes.
 #[derive(Clone)]
-pub struct RootEnd(Arc<Mutex<Root>>);
+pub struct RootEnd {
+    root: Arc<Mutex<Root>>,
+    queue: Arc<Queue>,
+}
 
 impl RootEnd {
     /// As it stands now.
     pub fn get(&self) -> Root {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a signal that we are about to send it: nobody else could.
+    pub fn signal(&self, pid: Pid, signal: i32) {
+        let sender = signals::sender(std::process::id());
+        let body = Body::Signal { signal, code: nix::libc::SI_USER, sender, group: true, queued: true };
+        let (at_ns, tid, bytes) = (proc::monotonic_ns(), Tid(pid.0), Vec::new());
+        self.queue.push(Event { at_ns, pid, tid, observed_from: Origin::Ptrace, body, bytes });
     }
 
     fn set(&self, root: Root) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = root;
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
     }
 
     fn let_go(&self) {
@@ -122,13 +136,14 @@ impl Ptrace {
     ///
     /// `ports` are those of known brokers: their connections are recorded whatever they speak. 5672 always is one.
     pub fn new(snaplen: u64, ports: &[u16]) -> Self {
+        let queue = Arc::<Queue>::default();
         Self {
             snaplen,
             ports: ports.iter().copied().chain([AMQP_PORT, NAME_SERVER_PORT]).collect(),
-            queue: Arc::default(),
+            end: RootEnd { root: Arc::new(Mutex::new(Root::Traced)), queue: Arc::clone(&queue) },
+            queue,
             stopping: Arc::default(),
             tracer: None,
-            end: RootEnd(Arc::new(Mutex::new(Root::Traced))),
             nudged: Instant::now(),
             pipes: PipeHolders::default(),
         }
@@ -198,6 +213,14 @@ impl Ptrace {
         }
     }
 
+    /// Appends what has come. Whether more can.
+    fn hand_out(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> bool {
+        let before = out.len();
+        let more = self.queue.take(wait, room, out);
+        out[before..].iter_mut().for_each(|event| other_ends(&mut self.pipes, event));
+        more
+    }
+
     /// Ends the tracer's thread, and with it all tracing.
     fn release(&mut self) {
         self.stopping.store(true, Ordering::Release);
@@ -223,7 +246,7 @@ impl Source for Ptrace {
             "imports as the interpreter makes them (they are inferred from the files opened)",
             "the out-of-memory killer, and who sends SIGKILL from outside the process tree",
             "signals before they reach the program, and those it never takes",
-            "what TCP does between two calls: a connection is seen to be made, refused or ended when the program learns of it",
+            "what TCP does between two calls: a connection is seen to be made, refused or ended when the program learns of it, or a second later",
             "the duration of calls without the tracer's own stops in it",
         ];
         let unseen = call::UNSEEN.into_iter().chain(OWN).map(String::from).collect();
@@ -235,14 +258,21 @@ impl Source for Ptrace {
             self.nudged = Instant::now();
             self.nudge();
         }
-        let before = out.len();
-        let more = self.queue.take(wait, room, out);
-        out[before..].iter_mut().for_each(|event| other_ends(&mut self.pipes, event));
-        Ok(if more { Flow::More } else { Flow::End })
+        if self.hand_out(wait, room, out) {
+            return Ok(Flow::More);
+        }
+        match self.tracer.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err(SourceError {
+                attempted: "cannot trace any further".into(),
+                answer: "the tracer's thread ended unexpectedly".into(),
+                next: "what was traced goes on, and is not recorded any more".into(),
+            }),
+            _ => Ok(Flow::End),
+        }
     }
 
     fn finish(&mut self, out: &mut Vec<Event>) {
         self.release();
-        self.queue.take(Duration::ZERO, usize::MAX, out);
+        self.hand_out(Duration::ZERO, usize::MAX, out);
     }
 }

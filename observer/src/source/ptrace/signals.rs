@@ -39,7 +39,8 @@ const fn is_delivered(signal: i32, handled: bool) -> bool {
     handled || stops || dumps
 }
 
-fn sender(pid: u32) -> Known<Sender> {
+/// The process of this id as a sender; 0 is none.
+pub(super) fn sender(pid: u32) -> Known<Sender> {
     if pid == 0 {
         return Known::none();
     }
@@ -51,6 +52,11 @@ fn sender(pid: u32) -> Known<Sender> {
 /// Whether a code says that a process sent the signal, and which.
 const fn has_sender(code: i32) -> bool {
     matches!(code, libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE)
+}
+
+/// What we send ourselves is told when we do ([`super::RootEnd::signal`]): it may be blocked, and `SIGKILL` is seen by nobody.
+fn is_ours(code: i32, from: u32) -> bool {
+    code == libc::SI_USER && from == std::process::id()
 }
 
 fn number(bytes: &[u8], at: usize) -> i32 {
@@ -68,7 +74,9 @@ impl Recorder {
         let ignored = ignored & bit != 0 || (!handled && IGNORED_BY_DEFAULT.contains(&signal));
         let sender = if has_sender(code) { sender(from) } else { Known::none() };
         let group = code != libc::SI_TKILL && !by_fault(signal, code);
-        self.tell(at_ns, pid, tid, Body::Signal { signal, code, sender, group, queued: !ignored });
+        if !is_ours(code, from) {
+            self.tell(at_ns, pid, tid, Body::Signal { signal, code, sender, group, queued: !ignored });
+        }
         if !ignored && is_delivered(signal, handled) {
             self.tell(at_ns, pid, tid, Body::SignalDelivered { signal, handled });
         }
@@ -95,6 +103,9 @@ impl Recorder {
     fn taken(&self, call: &Call, signal: i32, code: i32, from: u32) {
         let sender = if has_sender(code) { sender(from) } else { Known::none() };
         let group = code != libc::SI_TKILL;
+        if is_ours(code, from) {
+            return;
+        }
         self.say(call, Body::Signal { signal, code, sender, group, queued: true });
     }
 

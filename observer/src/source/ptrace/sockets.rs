@@ -51,7 +51,9 @@ pub(super) struct Socket {
     pub(super) looked: bool,
     pub(super) tcp: bool,
     pub(super) phase: Phase,
-    pid: u32,
+    /// The process that made it or took it, and its descriptor there when it was used last.
+    pub(super) pid: u32,
+    pub(super) fd: i32,
     connect_ns: u64,
     ends: Option<Ends>,
 }
@@ -118,7 +120,7 @@ impl Recorder {
         let socket_type = socket_type & 0xf;
         let Some(inode) = inode(call.tid, fd) else { return };
         let tcp = matches!(family, 2 | 10) && socket_type == 1 && matches!(protocol, 0 | 6);
-        self.remember(inode, Socket { tcp, pid: call.pid, ..Socket::default() });
+        self.remember(inode, Socket { tcp, pid: call.pid, fd, ..Socket::default() });
         let body = Body::Socket { socket: SocketId(inode), fd: Fd(fd), family, socket_type, protocol };
         self.say_socket(call, body);
     }
@@ -153,7 +155,7 @@ impl Recorder {
         let broker = port(&Self::given_address(call)).is_some_and(|port| self.ports.contains(&port));
         let tcp = || Borrowed::of(call.pid, fd).is_some_and(|borrowed| borrowed.is_tcp());
         if !self.sockets.contains_key(&inode) {
-            self.remember(inode, Socket { tcp: tcp(), pid: call.pid, ..Socket::default() });
+            self.remember(inode, Socket { tcp: tcp(), pid: call.pid, fd, ..Socket::default() });
         }
         if let Some(socket) = self.sockets.get_mut(&inode) {
             socket.stream |= broker;
@@ -256,6 +258,7 @@ impl Recorder {
                 tcp: borrowed.is_some_and(|borrowed| borrowed.is_tcp()),
                 phase: Phase::Open,
                 pid: call.pid,
+                fd,
                 ends: Some(ends.clone()),
                 ..Socket::default()
             },

@@ -362,6 +362,7 @@ impl Tracer {
         }
         self.looked = Instant::now();
         let now = proc::monotonic_ns();
+        self.recorder.look_at_connections(now);
         for (tid, tracee) in &mut self.tracees {
             let armed = self.processes.get(&tracee.pid).is_some_and(|process| process.armed);
             let Some(call) = &mut tracee.call else { continue };
