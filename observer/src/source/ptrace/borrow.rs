@@ -68,6 +68,19 @@ impl Borrowed {
 
     /// Its state; `None` when it is no TCP socket.
     pub(super) fn state(&self) -> Option<u8> {
+        // `tcpi_state` comes first (include/uapi/linux/tcp.h).
+        self.info().map(|info| info[0])
+    }
+
+    /// Whether the other side's reset ended it. What ends a connection otherwise, while its process does nothing, is that nobody answers
+    /// what is sent again (`tcpi_retransmits`) or asked (`tcpi_probes`). To ask for the error would take it from its process.
+    pub(super) fn was_reset(&self) -> bool {
+        self.info().is_some_and(|[state, _, retransmits, probes, ..]| {
+            state == tcp::CLOSE && retransmits == 0 && probes == 0
+        })
+    }
+
+    fn info(&self) -> Option<[u8; 8]> {
         let mut info = [0_u8; 8];
         let mut len = size_of_val(&info) as libc::socklen_t;
         // SAFETY: both pointers are to locals, and the length is theirs.
@@ -75,8 +88,7 @@ impl Borrowed {
             let (at, len) = (info.as_mut_ptr().cast(), &raw mut len);
             libc::getsockopt(self.0.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, at, len)
         };
-        // `tcpi_state` comes first (include/uapi/linux/tcp.h).
-        (answer == 0).then_some(info[0])
+        (answer == 0).then_some(info)
     }
 
     /// Bytes that came and were not read.
@@ -131,6 +143,14 @@ mod tests {
         assert_eq!((ours.state(), ours.unread()), (Some(tcp::CLOSE_WAIT), 4));
         let listening = Borrowed::of(std::process::id(), listener.as_raw_fd()).unwrap();
         assert_eq!(listening.ends(), (address(peer), Known::none()));
+        // One that is closed with bytes unread is reset (RFC 2525, 2.17).
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        client.write_all(b"AMQP").unwrap();
+        let ours = Borrowed::of(std::process::id(), client.as_raw_fd()).unwrap();
+        assert!(!ours.was_reset());
+        drop(server);
+        assert!(ours.was_reset());
         let (left, _right) = std::os::unix::net::UnixStream::pair().unwrap();
         let unix = Borrowed::of(std::process::id(), left.as_raw_fd()).unwrap();
         assert!(!unix.is_tcp());
