@@ -69,7 +69,7 @@ impl Tracing {
                 probe::LOST_BY_PTRACE
             )
         });
-        let setuid = (able.state == State::Limited).then(|| able.lost);
+        let setuid = (able.state == State::Limited).then_some(able.lost);
         let said = [reason, setuid].into_iter().flatten().collect::<Vec<_>>().join("; ");
         Ok((Self::Ptrace(Ptrace::new(snaplen, ports)), (!said.is_empty()).then_some(said)))
     }
