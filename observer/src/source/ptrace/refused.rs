@@ -41,8 +41,8 @@ fn reason(pid: u32, errno: Errno) -> (String, String) {
     if theirs.is_some_and(|uid| uid != ours) {
         return (format!("it runs as user {}, we as {ours}", theirs.unwrap_or_default()), SUDO.into());
     }
-    // What may not be dumped has a directory in /proc that belongs to root (proc(5)).
-    if ours != 0 && fs::metadata(format!("/proc/{pid}")).is_ok_and(|facts| facts.uid() == 0) {
+    // The files in /proc of what may not be dumped belong to root (proc(5)).
+    if ours != 0 && fs::metadata(format!("/proc/{pid}/environ")).is_ok_and(|facts| facts.uid() == 0) {
         let answer = "it is not dumpable (its file has capabilities or cannot be read, it changed its user, or it asked for that)";
         return (answer.into(), SUDO.into());
     }
