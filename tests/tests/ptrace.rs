@@ -242,6 +242,22 @@ fn a_worker_and_its_broker_are_the_same() {
     assert_eq!(ebpf.1, ptrace.1);
 }
 
+#[test]
+fn imports_are_inferred_and_said_to_be() {
+    let scene = Scene::new().unwrap();
+    let status = attach(&scene, "ptrace").args(["--", PYTHON, "-c", "import colorsys"]).status().unwrap();
+    assert!(status.success());
+    let mut show = scene.observer().unwrap();
+    let output = show.args(["show", "ptrace", "--imports", "--format", "json"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let process = &shown["processes"][0];
+    assert_eq!(process["interpreter"]["imports"], "inferred", "{}", process["interpreter"]);
+    assert!(process["interpreter"]["why"].as_str().unwrap().contains("ptrace"));
+    let modules = process["modules"].as_array().unwrap();
+    let module = modules.iter().find(|module| module["name"] == "colorsys").unwrap();
+    assert_eq!(module["inferred"], true);
+}
+
 /// An unprivileged user's program, and what `observer attach --pid` of the same user says of it.
 fn refused_as_nobody(scene: &Scene, prelude: &str) -> String {
     let nobody = |program: &str| {

@@ -3,6 +3,7 @@
 pub mod broker;
 mod call;
 pub mod ebpf;
+mod interpreter;
 pub mod launch;
 pub mod nearby;
 mod peer;

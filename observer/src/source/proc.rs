@@ -97,9 +97,11 @@ pub fn process_of(tid: u32) -> Option<u32> {
     status_field(tid, "Tgid")?.parse().ok()
 }
 
-/// Who traces a thread, if anybody does.
+/// The process that traces a thread, if any does.
 pub fn tracer(tid: u32) -> Option<u32> {
-    status_field(tid, "TracerPid")?.parse().ok().filter(|pid| *pid != 0)
+    // It is a thread that traces.
+    let tracer = status_field(tid, "TracerPid")?.parse().ok().filter(|tracer| *tracer != 0)?;
+    process_of(tracer).or(Some(tracer))
 }
 
 /// The user a process runs as (its real id).

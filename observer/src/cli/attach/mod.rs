@@ -117,6 +117,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let invoker = Invoker::current();
     let target = Target::from_args(args, &invoker)?;
     let mut capabilities = probe::machine();
+    if args.backend == Backend::Ebpf {
+        probe::require_ebpf(&capabilities)?;
+    }
     let dir = StateDir::open(context.state_dir.as_deref(), &invoker)?;
     let name = match &args.name {
         Some(name) => {

@@ -4,21 +4,19 @@
 //! A probe stands in a file, for whoever maps it: so the interpreters a command may start are probed before it runs, and nothing of its
 //! start is missed. An interpreter nobody expected is probed when it is executed; by then its first imports are over.
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{own_event, programs::Programs};
+use super::programs::Programs;
 use crate::{
-    event::{Body, Event, Exec, ImportSight, Interpreter},
+    event::{Event, Exec, ImportSight},
     python::{
         entrance::{self, Entrance},
         installed::{self, Start},
     },
-    source::proc,
+    source::{
+        interpreter::{self, Sight},
+        proc,
+    },
 };
 
 /// Interpreters probed before a command runs: each costs tens of milliseconds. Letting go of a probe takes the kernel a tenth of a second,
@@ -56,44 +54,19 @@ impl Interpreters {
 
     /// A program was started: when it is Python, which, and how much will be seen of its imports.
     pub(super) fn started(&mut self, programs: &mut Programs, event: &Event, exec: &Exec) -> Option<Event> {
-        let executable = PathBuf::from(exec.exe.get()?.path.get()?);
-        if !installed::may_be_python(&executable.to_string_lossy()) {
-            return None;
-        }
-        let root = root_of(event.pid.0);
-        let holder = installed::holder(&executable, &root);
-        // A script that is called python-something is none.
-        let holder_path = holder.clone().filter(|holder| installed::inside(&root, holder).exists())?;
-        let known = self.probe(programs, &executable, &holder_path, &root);
-        let (imports, why) = match known.map(|holder| &holder.probed) {
-            Some(Ok(since_ns)) if *since_ns <= event.at_ns => (ImportSight::Seen, None),
-            Some(Ok(_)) => {
-                let why = "the interpreter was not expected, or ran already, and was probed only then";
-                (ImportSight::Late, Some(why.to_owned()))
-            }
-            Some(Err(why)) => (ImportSight::Inferred, Some(why.clone())),
-            None => (ImportSight::Inferred, Some(format!("more than {MOST} interpreters"))),
-        };
-        let version = known.and_then(|holder| holder.version.clone());
-        let started = Path::new(exec.path.get()?);
-        let started = exec.cwd.get().map_or_else(|| started.to_owned(), |cwd| Path::new(cwd).join(started));
-        // From /proc the path is resolved already; what was typed tells the environment.
-        let typed = exec.argv.get().and_then(|argv| argv.first()).map(PathBuf::from);
-        let typed = typed.filter(|typed| typed.is_absolute() && typed != &started);
-        let env = installed::virtual_env(&started, &root)
-            .or_else(|| typed.and_then(|typed| installed::virtual_env(&typed, &root)));
-        let own_prefix = || Some(executable.parent()?.parent()?.to_string_lossy().into_owned());
-        let interpreter = Interpreter {
-            version,
-            holder: Some(holder_path.to_string_lossy().into_owned()),
-            prefix: env.as_ref().map(|env| env.prefix.clone()).or_else(own_prefix),
-            base_prefix: env.and_then(|env| env.base_prefix).or_else(own_prefix),
-            imports,
-            why,
-            executable: executable.to_string_lossy().into_owned(),
-        };
-        let body = Body::Interpreter(Box::new(interpreter));
-        Some(own_event(proc::monotonic_ns(), event.pid, event.tid, body))
+        interpreter::of_exec(event.pid, exec, |executable, holder, root| {
+            let known = self.probe(programs, executable, holder, root);
+            let (imports, why) = match known.map(|holder| &holder.probed) {
+                Some(Ok(since_ns)) if *since_ns <= event.at_ns => (ImportSight::Seen, None),
+                Some(Ok(_)) => {
+                    let why = "the interpreter was not expected, or ran already, and was probed only then";
+                    (ImportSight::Late, Some(why.to_owned()))
+                }
+                Some(Err(why)) => (ImportSight::Inferred, Some(why.clone())),
+                None => (ImportSight::Inferred, Some(format!("more than {MOST} interpreters"))),
+            };
+            Sight { version: known.and_then(|holder| holder.version.clone()), imports, why }
+        })
     }
 
     fn probe(
@@ -134,16 +107,6 @@ impl Interpreters {
             }
         }
     }
-}
-
-/// The root directory of a process, as a path of ours.
-fn root_of(pid: u32) -> PathBuf {
-    let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let same = |other: &Path| {
-        let (one, two) = (fs::metadata(&root).ok()?, fs::metadata(other).ok()?);
-        Some((one.dev(), one.ino()) == (two.dev(), two.ino()))
-    };
-    if same(Path::new("/")) == Some(false) { root } else { "/".into() }
 }
 
 /// Offsets as the programs take them.

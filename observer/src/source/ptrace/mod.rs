@@ -17,6 +17,7 @@ mod refused;
 mod signals;
 mod sockets;
 mod start;
+mod started;
 mod stop;
 mod streams;
 mod tracer;
@@ -38,16 +39,17 @@ use calls::Recorder;
 use nix::sys::pthread::pthread_kill;
 use queue::Queue;
 pub(super) use refused::yama_scope;
+use started::Started;
 use tracer::Tracer;
 
 use super::{
     Flow, Source, SourceError,
     call::{self, AMQP_PORT, NAME_SERVER_PORT, NameServers},
-    proc::{self, PipeHolders},
+    proc,
 };
 use crate::{
     capability::Description,
-    event::{Body, Event, FdKind, Known, Origin, Pid, Tid},
+    event::{Body, Event, Origin, Pid, Tid},
 };
 
 /// How often the tracer is asked to look over what does not move.
@@ -118,17 +120,7 @@ pub struct Ptrace {
     tracer: Option<JoinHandle<()>>,
     end: RootEnd,
     nudged: Instant,
-    pipes: PipeHolders,
-}
-
-/// Looks for the other ends of a program's pipes: here, where nobody stands still meanwhile.
-fn other_ends(pipes: &mut PipeHolders, event: &mut Event) {
-    let Body::Exec(exec) = &mut event.body else { return };
-    for target in exec.stdio.iter_mut().filter_map(Known::get_mut) {
-        if target.what == FdKind::Pipe && target.other_end == Known::not_collected() {
-            target.other_end = pipes.other_end(target.inode, event.pid.0);
-        }
-    }
+    started: Started,
 }
 
 impl Ptrace {
@@ -145,7 +137,7 @@ impl Ptrace {
             stopping: Arc::default(),
             tracer: None,
             nudged: Instant::now(),
-            pipes: PipeHolders::default(),
+            started: Started::default(),
         }
     }
 
@@ -215,9 +207,13 @@ impl Ptrace {
 
     /// Appends what has come. Whether more can.
     fn hand_out(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> bool {
-        let before = out.len();
-        let more = self.queue.take(wait, room, out);
-        out[before..].iter_mut().for_each(|event| other_ends(&mut self.pipes, event));
+        let mut come = Vec::new();
+        let more = self.queue.take(wait, room, &mut come);
+        for mut event in come {
+            let follows = self.started.look(&mut event);
+            out.push(event);
+            out.extend(follows);
+        }
         more
     }
 
