@@ -1,10 +1,14 @@
 //! `cargo xtask demo`: one command from a fresh Debian machine to a worker that fails under tox, and the proof of why. It decides
 //! nothing about any of it: every word on the worker is the observer's.
 
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::rabbit::{self, Broker};
 use tests::venv::{self, Venv};
 use tests::{cache, target};
@@ -63,6 +67,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         .current_dir(target::folder())
         .env("BROKER_URL", &demo.url))?;
     demo.attach(FAILING, "tox exec -q -e py3 -- python -m dramatiq -p 1 -t 2 minimal_worker")?;
+    // tox dies of its TERM without a word to what it runs.
+    demo.end_orphans()?;
 
     heading("The worker started by a program of its own, with the Python of that environment: it works");
     let python = demo.tox_dir.join("py3/bin/python");
@@ -111,6 +117,20 @@ impl Demo<'_> {
             .env("PATH", &self.path)
             .env("DEMO_TOX_DIR", &self.tox_dir)
             .env("BROKER_URL", &self.url)
+    }
+
+    /// Ends what still runs on the Python of the demo's own environment.
+    fn end_orphans(&self) -> Result<()> {
+        let python = self.tox_dir.join("py3/bin/python");
+        for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if words.split(|byte| *byte == 0).next() == Some(python.as_os_str().as_bytes()) {
+                // It may have ended meanwhile.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+        Ok(())
     }
 
     fn command(&self) -> Command {

@@ -189,16 +189,18 @@ fn fd_target(pid: u32, fd: i32, pipes: Option<&mut PipeHolders>) -> Known<FdTarg
     Known::Is(FdTarget { what, path, inode: facts.ino(), other_end })
 }
 
-/// Who holds the other ends of pipes. A look costs a walk over every descriptor of the machine, so there is a budget of time for it.
+/// Who holds the other ends of pipes. A look costs a walk over every descriptor of the machine, so one look answers for all pipes, and
+/// there is a budget for it.
 #[derive(Default)]
 pub struct PipeHolders {
-    seen: HashMap<u64, Vec<(Holder, bool)>>,
+    /// Process and descriptor, by the pipe's inode.
+    seen: HashMap<u64, Vec<(u32, u32)>>,
     spent: Duration,
     window: Option<Instant>,
 }
 
 impl PipeHolders {
-    /// Of every second.
+    /// Of every second, in processor time: on a busy machine a look takes longer and costs no more.
     const BUDGET: Duration = Duration::from_millis(50);
 
     /// Processes other than `pid` that hold the pipe `inode`.
@@ -209,38 +211,59 @@ impl PipeHolders {
             self.spent = Duration::ZERO;
             self.seen.clear();
         }
-        if !self.seen.contains_key(&inode) {
+        // A look from before the process had the pipe says nothing of now.
+        if !self.holders(inode).iter().any(|(holder, _)| *holder == pid) {
             if self.spent >= Self::BUDGET {
                 return Known::not_collected();
             }
-            self.seen.insert(inode, holders(inode));
-            self.spent += now.elapsed();
+            let begun = processor_time();
+            self.seen = pipes();
+            self.spent += processor_time().saturating_sub(begun);
         }
-        let Some(all) = self.seen.get(&inode) else { return Known::unknown() };
-        let ours = all.iter().find(|(holder, _)| holder.pid.0 == pid).map(|(_, writes)| *writes);
-        let others = all.iter().filter(|(holder, writes)| holder.pid.0 != pid && Some(*writes) != ours);
-        let mut found: Vec<Holder> = others.map(|(holder, _)| holder.clone()).collect();
+        let still = |(pid, fd): &(u32, u32)| Some((*pid, can_write(*pid, *fd)?));
+        let all: Vec<(u32, bool)> = self.holders(inode).iter().filter_map(still).collect();
+        let ours = all.iter().find(|(holder, _)| *holder == pid).map(|(_, writes)| *writes);
+        let others = all.iter().filter(|(holder, writes)| *holder != pid && Some(*writes) != ours);
+        let mut found: Vec<Holder> = others.map(|(pid, _)| holder(*pid)).collect();
         found.dedup();
         Known::Is(found)
     }
+
+    fn holders(&self, inode: u64) -> &[(u32, u32)] {
+        self.seen.get(&inode).map_or(&[], Vec::as_slice)
+    }
 }
 
-/// Every holder of a pipe and whether it can write to it.
-fn holders(inode: u64) -> Vec<(Holder, bool)> {
-    let wanted = format!("pipe:[{inode}]");
-    let mut found = Vec::new();
+/// What this thread has used.
+fn processor_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Duration::ZERO, |spent| Duration::new(spent.tv_sec() as u64, spent.tv_nsec() as u32))
+}
+
+/// Every holder of every pipe.
+fn pipes() -> HashMap<u64, Vec<(u32, u32)>> {
+    let mut found: HashMap<u64, Vec<(u32, u32)>> = HashMap::new();
     for pid in all_pids() {
         for fd in numbers(&format!("/proc/{pid}/fd")) {
-            if fd_link(pid, fd as i32).as_deref() != Some(&wanted) {
-                continue;
+            let link = fd_link(pid, fd as i32);
+            let inode =
+                link.as_deref().and_then(|link| link.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = inode {
+                found.entry(inode).or_default().push((pid, fd));
             }
-            // The link's permission bits are the descriptor's access mode (`proc(5)`).
-            let writes = fs::symlink_metadata(format!("/proc/{pid}/fd/{fd}"))
-                .is_ok_and(|facts| facts.permissions().mode() & 0o200 != 0);
-            found.push((Holder { pid: Pid(pid), name: name(pid).unwrap_or_default() }, writes));
         }
     }
     found
+}
+
+/// The link's permission bits are the descriptor's access mode (`proc(5)`). `None`: it is closed by now.
+fn can_write(pid: u32, fd: u32) -> Option<bool> {
+    let facts = fs::symlink_metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
+    Some(facts.permissions().mode() & 0o200 != 0)
+}
+
+fn holder(pid: u32) -> Holder {
+    Holder { pid: Pid(pid), name: name(pid).unwrap_or_default() }
 }
 
 /// The past of a running process as events: what it runs, its threads, its sockets. All marked as read from `/proc`.
