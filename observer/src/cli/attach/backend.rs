@@ -34,7 +34,7 @@ pub(super) enum Tracing {
     /// Told by the kernel.
     Ebpf(Box<Ebpf>),
     /// Told by stops.
-    Ptrace(Ptrace),
+    Ptrace(Box<Ptrace>),
 }
 
 impl Tracing {
@@ -71,7 +71,7 @@ impl Tracing {
         });
         let setuid = (able.state == State::Limited).then_some(able.lost);
         let said = [reason, setuid].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        Ok((Self::Ptrace(Ptrace::new(snaplen, ports)), (!said.is_empty()).then_some(said)))
+        Ok((Self::Ptrace(Box::new(Ptrace::new(snaplen, ports))), (!said.is_empty()).then_some(said)))
     }
 
     /// `ebpf` or `ptrace`, and what it cannot see.
@@ -133,7 +133,7 @@ impl Tracing {
     pub(super) fn into_source(self) -> Box<dyn Source> {
         match self {
             Self::Ebpf(source) => Box::new(Nearby::around(*source)),
-            Self::Ptrace(source) => Box::new(Nearby::around(source)),
+            Self::Ptrace(source) => Box::new(Nearby::around(*source)),
         }
     }
 }
