@@ -169,14 +169,7 @@ impl Ptrace {
             next: String::new(),
         };
         start::handle_signals().map_err(|errno| failed("cannot prepare signals", errno.to_string()))?;
-        let recorder = Recorder {
-            queue: Arc::clone(&self.queue),
-            snaplen: self.snaplen,
-            ports: self.ports.clone(),
-            tracked: HashSet::new(),
-            sockets: HashMap::new(),
-            name_servers: NameServers::default(),
-        };
+        let recorder = self.recorder();
         let (end, stopping) = (self.end.clone(), Arc::clone(&self.stopping));
         let (ready, begun) = mpsc::sync_channel(1);
         // Only the thread that seized can wait and resume.
@@ -199,6 +192,17 @@ impl Ptrace {
         begun.recv().unwrap_or_else(|_| Err(failed("cannot trace", "the tracer ended unexpectedly".into())))
     }
 
+    fn recorder(&self) -> Recorder {
+        Recorder {
+            queue: Arc::clone(&self.queue),
+            snaplen: self.snaplen,
+            ports: self.ports.clone(),
+            tracked: HashSet::new(),
+            sockets: HashMap::new(),
+            name_servers: NameServers::default(),
+        }
+    }
+
     fn nudge(&self) {
         if let Some(tracer) = self.tracer.as_ref().filter(|tracer| !tracer.is_finished()) {
             let _ = pthread_kill(tracer.as_pthread_t(), start::NUDGE);
@@ -207,14 +211,19 @@ impl Ptrace {
 
     /// Appends what has come. Whether more can.
     fn hand_out(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> bool {
-        let mut come = Vec::new();
-        let more = self.queue.take(wait, room, &mut come);
-        for mut event in come {
-            let follows = self.started.look(&mut event);
-            out.push(event);
-            out.extend(follows);
+        let before = out.len();
+        let more = self.queue.take(wait, room, out);
+        for event in out.iter_mut().skip(before) {
+            self.started.look(event, &self.queue);
         }
         more
+    }
+
+    /// Appends what is left when the tracer has ended.
+    fn hand_out_last(&mut self, out: &mut Vec<Event>) {
+        self.hand_out(Duration::ZERO, usize::MAX, out);
+        self.started.finish();
+        self.hand_out(Duration::ZERO, usize::MAX, out);
     }
 
     /// Ends the tracer's thread, and with it all tracing.
@@ -257,6 +266,7 @@ impl Source for Ptrace {
         if self.hand_out(wait, room, out) {
             return Ok(Flow::More);
         }
+        self.hand_out_last(out);
         match self.tracer.take().map(JoinHandle::join) {
             Some(Err(_)) => Err(SourceError {
                 attempted: "cannot trace any further".into(),
@@ -269,6 +279,47 @@ impl Source for Ptrace {
 
     fn finish(&mut self, out: &mut Vec<Event>) {
         self.release();
-        self.hand_out(Duration::ZERO, usize::MAX, out);
+        self.hand_out_last(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_tracer_that_panics_lets_go_and_says_so() {
+        let piped = || Stdio::piped();
+        let mut target = Command::new("cat").stdin(piped()).stdout(piped()).spawn().unwrap();
+        let pid = target.id();
+        let mut source = Ptrace::new(0, &[]);
+        let (recorder, end) = (source.recorder(), source.root_end());
+        let tracer = thread::spawn(move || {
+            let mut tracer = Tracer::new(recorder, end);
+            tracer.attach(pid).unwrap();
+            assert_eq!(proc::tracer(pid), Some(std::process::id()));
+            panic!("on purpose, with a stop that nobody has answered");
+        });
+        while !tracer.is_finished() {
+            thread::yield_now();
+        }
+        source.tracer = Some(tracer);
+        let mut events = Vec::new();
+        let flow = source.poll(Duration::ZERO, usize::MAX, &mut events);
+        assert!(matches!(flow, Err(error) if error.next.contains("goes on")), "{events:?}");
+        assert!(matches!(events[0].body, Body::Exec(_)));
+        assert_eq!(source.root_end().get(), Root::LetGo);
+
+        assert_eq!(proc::tracer(pid), None);
+        target.stdin.take().unwrap().write_all(b"it goes on").unwrap();
+        let mut said = String::new();
+        target.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "it goes on");
+        assert!(target.wait().unwrap().success());
     }
 }

@@ -1,49 +1,108 @@
-//! What is found out of a program after it was started: by whoever asks for events, because it takes time and the tracer has none.
+//! What is found out of a program after it was started, because it takes time and the tracer has none: the other ends of its pipes by
+//! whoever asks for events, and which interpreter it is by a thread of its own, so that nothing else has to wait for a look into a
+//! large file.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, SyncSender},
+    },
+    thread::{self, JoinHandle},
+};
 
+use super::queue::Queue;
 use crate::{
-    event::{Body, Event, Exec, FdKind, ImportSight, Known},
+    event::{Body, Event, Exec, FdKind, ImportSight, Known, Pid},
     python::{entrance, installed},
     source::{
         interpreter::{self, Sight},
         proc::PipeHolders,
+        step_back,
     },
 };
+
+/// Programs that wait to be looked at. Whoever brings more waits too.
+const WAITING: usize = 256;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Started {
     pipes: PipeHolders,
-    /// Versions by device and inode of the file that holds an interpreter.
-    versions: HashMap<(u64, u64), Option<String>>,
+    looker: Option<Looker>,
+}
+
+/// The thread, and where programs are brought to it.
+struct Looker {
+    programs: SyncSender<(Pid, Exec)>,
+    thread: JoinHandle<()>,
 }
 
 impl Started {
-    /// Adds to an event what can be added, and gives the event that follows from it.
-    pub(super) fn look(&mut self, event: &mut Event) -> Option<Event> {
+    /// Adds to an event what can be added. What follows from it comes by the queue.
+    pub(super) fn look(&mut self, event: &mut Event, queue: &Arc<Queue>) {
         let pid = event.pid;
-        let Body::Exec(exec) = &mut event.body else { return None };
+        let Body::Exec(exec) = &mut event.body else { return };
         for target in exec.stdio.iter_mut().filter_map(Known::get_mut) {
             if target.what == FdKind::Pipe && target.other_end == Known::not_collected() {
                 target.other_end = self.pipes.other_end(target.inode, pid.0);
             }
         }
-        let exec: &Exec = exec;
-        interpreter::of_exec(pid, exec, |executable, holder, root| Sight {
-            version: self.version(executable, &installed::inside(root, holder)),
-            imports: ImportSight::Inferred,
-            why: Some("ptrace sees calls of the kernel, not of the interpreter".into()),
-        })
+        let path = exec.exe.get().and_then(|exe| exe.path.get());
+        if !path.is_some_and(|path| installed::may_be_python(path)) {
+            return;
+        }
+        if self.looker.is_none() {
+            self.looker = Looker::start(Arc::clone(queue));
+        }
+        if let Some(looker) = &self.looker {
+            let _ = looker.programs.send((pid, Exec::clone(exec)));
+        }
     }
 
-    fn version(&mut self, executable: &Path, file: &Path) -> Option<String> {
+    /// Waits until all that was brought has been looked at.
+    pub(super) fn finish(&mut self) {
+        if let Some(Looker { programs, thread }) = self.looker.take() {
+            drop(programs);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Looker {
+    fn start(queue: Arc<Queue>) -> Option<Self> {
+        let (programs, waiting) = mpsc::sync_channel::<(Pid, Exec)>(WAITING);
+        let look = move || {
+            step_back();
+            let mut versions = Versions::default();
+            for (pid, exec) in waiting {
+                let found = interpreter::of_exec(pid, &exec, |executable, holder, root| Sight {
+                    version: versions.of(executable, &installed::inside(root, holder)),
+                    imports: ImportSight::Inferred,
+                    why: Some("ptrace sees calls of the kernel, not of the interpreter".into()),
+                });
+                found.into_iter().for_each(|event| queue.push(event));
+            }
+        };
+        Some(Self { programs, thread: thread::Builder::new().name("looker".into()).spawn(look).ok()? })
+    }
+}
+
+/// Versions by device and inode of the file that holds an interpreter.
+#[derive(Default)]
+struct Versions(HashMap<(u64, u64), Option<String>>);
+
+impl Versions {
+    fn of(&mut self, executable: &Path, file: &Path) -> Option<String> {
         let minor_of =
             |path: &Path| path.file_name().and_then(|name| installed::minor_in(&name.to_string_lossy()));
         let minor = minor_of(file).or_else(|| minor_of(executable));
         let exact = || entrance::find(file, minor).ok().and_then(|entrance| entrance.version);
         let facts = fs::metadata(file).ok()?;
-        let known = self.versions.entry((facts.dev(), facts.ino())).or_insert_with(exact);
+        let known = self.0.entry((facts.dev(), facts.ino())).or_insert_with(exact);
         known.clone().or_else(|| minor.map(|minor| format!("3.{minor}")))
     }
 }
