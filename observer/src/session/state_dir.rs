@@ -1,9 +1,9 @@
 //! The directory where one user's sessions lie: finds, lists, names and removes them. Knows files and headers, and no events.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -236,7 +236,7 @@ impl StateDir {
         }
         // The session itself first: without it, the rest means nothing to anybody.
         for path in std::iter::once(session.path.clone()).chain(beside(&session.path)) {
-            match std::fs::remove_file(&path) {
+            match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(SessionError::Io { attempted: "remove", path, source, next: "" });
                 }
@@ -292,12 +292,15 @@ fn create_dirs(path: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
         result => result?,
     }
+    // Whatever our caller's umask takes away: its command may want an odd one.
+    let only_theirs = Permissions::from_mode(0o700);
     if nix::unistd::geteuid().is_root() {
         // Through a descriptor: the user may have put a link in the place of what we just made.
         let made: File = OpenOptions::new().read(true).custom_flags(O_DIRECTORY | O_NOFOLLOW).open(path)?;
         fchown(&made, Some(uid), Some(gid))?;
+        return made.set_permissions(only_theirs);
     }
-    Ok(())
+    fs::set_permissions(path, only_theirs)
 }
 
 #[cfg(test)]
