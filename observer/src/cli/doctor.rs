@@ -45,7 +45,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     }
     let mut report = probe::machine();
     // The last word is the kernel's: it takes the programs or it does not.
-    report.push(match Ebpf::load(SNAPLEN_MAX, &[]) {
+    let loaded = match probe::require_ebpf(&report) {
+        Ok(()) => Ebpf::load(SNAPLEN_MAX, &[]).map_err(|error| error.to_string()),
+        Err(error) => Err(error.answer),
+    };
+    report.push(match loaded {
         Ok(source) => Capability {
             name: "ebpf".into(),
             state: State::Works,
@@ -56,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         Err(error) => Capability {
             name: "ebpf".into(),
             state: State::Missing,
-            found: error.to_string().lines().next().unwrap_or_default().to_owned(),
+            found: error.lines().next().unwrap_or_default().to_owned(),
             lost: format!("recording with eBPF; with ptrace: {}", probe::LOST_BY_PTRACE),
             remedy: probe::GRANT.into(),
         },
@@ -113,11 +117,14 @@ fn text(report: &[Capability], works: bool, color: bool) -> String {
             let _ = writeln!(text, "{:25}get it: {}", "", found.remedy);
         }
     }
-    let verdict = if works {
-        "recording works: sudo observer attach --cmd \"python -m dramatiq MODULE\""
-    } else {
-        "recording does not work here yet: see what is missing above"
+    let no_ebpf = report.iter().find(|found| found.name == "ebpf" && found.state != State::Works);
+    let _ = match no_ebpf {
+        _ if !works => writeln!(text, "recording does not work here yet: see what is missing above"),
+        None => writeln!(text, "recording works: sudo observer attach --cmd \"python -m dramatiq MODULE\""),
+        Some(ebpf) => {
+            let why = probe::why_ptrace(&printable(&ebpf.found));
+            writeln!(text, "recording works: observer attach --cmd \"python -m dramatiq MODULE\"\n{why}")
+        }
     };
-    let _ = writeln!(text, "{verdict}");
     text
 }

@@ -205,6 +205,12 @@ pub fn require_ebpf(report: &[Capability]) -> Result<(), SourceError> {
 /// What recording with ptrace lacks beside eBPF, in a few words; all of it is in the source's description.
 pub const LOST_BY_PTRACE: &str = "speed (two stops a call), imports as the interpreter makes them, who sends SIGKILL, the out-of-memory killer";
 
+/// Why it is ptrace, where eBPF is not to be had for this reason, and what is lost by that: one line.
+pub fn why_ptrace(no_ebpf: &str) -> String {
+    let reason = no_ebpf.lines().next().unwrap_or_default();
+    format!("with ptrace, because there is no eBPF: {reason}; lost: {LOST_BY_PTRACE}")
+}
+
 /// Looks at what recording with ptrace rests on.
 pub fn ptrace() -> Capability {
     const NAME: &str = "ptrace";

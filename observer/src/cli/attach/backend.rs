@@ -62,13 +62,7 @@ impl Tracing {
             let ebpf = why.map(|error| format!("{error}; ")).unwrap_or_default();
             bail!("{ebpf}cannot record with ptrace: {}; {}", able.found, able.remedy);
         }
-        let reason = why.map(|error| {
-            format!(
-                "with ptrace, because there is no eBPF: {}; lost: {}",
-                error.answer,
-                probe::LOST_BY_PTRACE
-            )
-        });
+        let reason = why.map(|error| probe::why_ptrace(&error.answer));
         let setuid = (able.state == State::Limited).then_some(able.lost);
         let said = [reason, setuid].into_iter().flatten().collect::<Vec<_>>().join("; ");
         Ok((Self::Ptrace(Box::new(Ptrace::new(snaplen, ports))), (!said.is_empty()).then_some(said)))
