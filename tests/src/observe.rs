@@ -65,9 +65,19 @@ impl State {
 
     /// `observer attach` with these options, to run this command: standard input is empty, and nothing but errors is printed.
     pub fn attach<S: AsRef<OsStr>>(&self, options: &[&str], command: &[S]) -> Result<Command> {
+        self.attach_by(&target::backend(), options, command)
+    }
+
+    /// The same by a backend of one's choice.
+    pub fn attach_by<S: AsRef<OsStr>>(
+        &self,
+        backend: &str,
+        options: &[&str],
+        command: &[S],
+    ) -> Result<Command> {
         let mut observer = Command::new(target::observer()?);
         observer.arg("--state-dir").arg(self.folder.path()).args(["attach", "--quiet", "--backend"]);
-        observer.arg(target::backend());
+        observer.arg(backend);
         observer.args(options).arg("--").args(command).stdin(Stdio::null());
         Ok(observer)
     }

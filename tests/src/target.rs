@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// The folder of the target programs: `minimal_worker.py`, `bench_worker.py`, `send.py`, …
+/// The folder of the target programs: `minimal_worker.py`, `bench_worker.py`, `send.py`, … `$OBSERVER_TARGETS` where they are read by a
+/// user who may not enter the sources' folder.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("targets")
+    let elsewhere = std::env::var_os("OBSERVER_TARGETS").map(PathBuf::from);
+    elsewhere.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("targets"))
 }
 
 /// The observer under test: `$OBSERVER_BIN`, which `cargo xtask test` sets to the release build it has just made.

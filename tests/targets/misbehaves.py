@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -127,6 +128,113 @@ def interrupted_read():
     # Not os.read, which tries again by itself.
     assert libc.read(reader, buffer, 1) == 1, ctypes.get_errno()
     os._exit(19)
+
+
+def zombies():
+    """Children that have ended and stay in the process table until all have."""
+    children = []
+    for code in range(20):
+        child = os.fork()
+        if child == 0:
+            os._exit(code)
+        children.append(child)
+    for child in children:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    for code, child in enumerate(children):
+        assert open(f"/proc/{child}/stat").read().rsplit(")")[1].split()[0] == "Z"
+        # The last one is left to whoever inherits it.
+        if child != children[-1]:
+            assert os.waitpid(child, 0)[1] == code << 8
+    os._exit(20)
+
+
+def killed_while_stopped():
+    """A child of five threads stops itself and is killed as it stands."""
+    child = os.fork()
+    if child == 0:
+        for _ in range(4):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    assert os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP, status
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    os._exit(21)
+
+
+def vfork():
+    """A parent stands still until its child runs another program, or could not; another thread goes on meanwhile."""
+    # Both are clone with CLONE_VFORK: CPython's own since 3.10, glibc's posix_spawn.
+    assert subprocess._USE_VFORK
+    over = threading.Event()
+
+    def go_on():
+        while not over.is_set():
+            os.stat("/")
+
+    other = threading.Thread(target=go_on)
+    other.start()
+    for code in range(20):
+        assert subprocess.call(["/bin/sh", "-c", f"exit {code}"]) == code
+        try:
+            subprocess.call(["/no/such/program"])
+            raise AssertionError("there is such a program")
+        except FileNotFoundError:
+            pass
+        assert os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)[1] == 0
+    over.set()
+    other.join()
+    os._exit(22)
+
+
+def job_control():
+    """A job that reads its terminal from the background is stopped, goes on in the foreground, is stopped by Ctrl-Z, ends by Ctrl-C."""
+    keys, typed = os.pipe()
+    leader, terminal = pty.fork()
+    if leader == 0:
+        os._exit(shell(typed))
+    os.close(typed)
+    while key := os.read(keys, 1):
+        os.write(terminal, key)
+    _, status = os.waitpid(leader, 0)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def shell(typed):
+    """What a shell does with one job."""
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    told, tell = os.pipe()
+    job = os.fork()
+    if job == 0:
+        os.close(typed)
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.write(tell, os.read(0, 1))
+        while True:
+            signal.pause()
+
+    def job_is(what, with_signal, how):
+        _, status = os.waitpid(job, os.WUNTRACED | os.WCONTINUED)
+        assert what(status), (how, status)
+        if with_signal is not None:
+            assert how(status) == with_signal, status
+
+    job_is(os.WIFSTOPPED, signal.SIGTTIN, os.WSTOPSIG)
+    os.tcsetpgrp(0, job)
+    os.kill(-job, signal.SIGCONT)
+    job_is(os.WIFCONTINUED, None, None)
+    os.write(typed, b"a")
+    os.write(typed, b"\n")
+    assert os.read(told, 1) == b"a"
+    os.write(typed, b"\x1a")
+    job_is(os.WIFSTOPPED, signal.SIGTSTP, os.WSTOPSIG)
+    os.kill(-job, signal.SIGCONT)
+    job_is(os.WIFCONTINUED, None, None)
+    os.write(typed, b"\x03")
+    job_is(os.WIFSIGNALED, signal.SIGINT, os.WTERMSIG)
+    os.tcsetpgrp(0, os.getpgrp())
+    return 23
 
 
 globals()[sys.argv[1]]()

@@ -34,7 +34,7 @@ fn recorded(broker: &Broker, options: &[&str]) -> TempDir {
     let mut observer = in_folder(&target::observer().unwrap())
         .arg("--state-dir")
         .arg(state.path())
-        .args(["attach", "--quiet", "--backend", "ebpf"])
+        .args(["attach", "--quiet", "--backend", &target::backend()])
         .args(options)
         .arg("--")
         .arg(venv.python())

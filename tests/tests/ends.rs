@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tests::privilege::lacking;
 use tests::scene::{Scene, Session};
 use tests::{deadline, target};
 
@@ -133,8 +134,11 @@ fn who_killed_it_is_named_with_its_command_line() {
         let mut observed =
             Running(way(&scene, &name, &["wait_for_signal", file.to_str().unwrap()]).spawn().unwrap());
         let pid = deadline::until("it waits", LIMIT, || fs::read_to_string(&file).ok()?.parse::<u64>().ok());
-        let line = format!("import os; os.kill({pid}, {number_of})");
-        let mut killer = Command::new(PYTHON).args(["-c", &line, "the killer"]).spawn().unwrap();
+        // It waits: of who is gone, nobody can tell the command line.
+        let line = format!("import os, sys; os.kill({pid}, {number_of}); sys.stdin.read()");
+        let mut killer = Command::new(PYTHON);
+        killer.args(["-c", &line, "the killer"]).stdin(Stdio::piped());
+        let mut killer = killer.spawn().unwrap();
         let killer_pid = killer.id();
         assert_eq!(observed.0.wait().unwrap().code(), Some(128 + number_of));
         killer.wait().unwrap();
@@ -214,6 +218,9 @@ impl Drop for MemoryGroup {
 
 #[test]
 fn a_victim_of_the_memory_killer_is_named_as_one() {
+    if lacking("a control group of its own") {
+        return;
+    }
     let scene = Scene::new().unwrap();
     let group = MemoryGroup::new("50000000");
     let join = format!("echo $$ >{}/cgroup.procs; exec {PYTHON} \"$@\"", group.0.display());
@@ -331,7 +338,8 @@ fn the_other_ends_of_standard_pipes_are_named() {
         assert_eq!(end["what"], "pipe", "{end}");
         let holders: Vec<u64> =
             end["other_end"].as_array().unwrap().iter().map(|holder| number(&holder["pid"])).collect();
-        assert_eq!(holders, [u64::from(std::process::id())], "{fd}");
+        // A child of another test may have them too, until it runs its program.
+        assert!(holders.contains(&std::process::id().into()), "{fd}: {holders:?}");
     }
 
     let line = "cat </dev/zero | head -c 1000000 >/dev/null";

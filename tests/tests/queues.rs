@@ -83,9 +83,9 @@ fn consumed(broker: &Broker, consumers: u64) {
 }
 
 fn observe(state: &State, broker: &Broker, what: &[&str]) -> Running {
-    let url = format!("{}/", broker.url());
+    let (url, backend) = (format!("{}/", broker.url()), target::backend());
     let management = format!("127.0.0.1:{}", broker.management_port());
-    let mut words = vec!["attach", "--quiet", "--backend", "ebpf", "--broker", &url];
+    let mut words = vec!["attach", "--quiet", "--backend", &backend, "--broker", &url];
     words.extend(["--management", &management]);
     words.extend(what);
     Running::start(&mut state.verb(&words).unwrap(), broker)

@@ -12,6 +12,7 @@ use std::thread;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tests::observe::{Event, State, said};
+use tests::privilege::skip;
 use tests::target;
 use tests::venv::Venv;
 
@@ -304,7 +305,7 @@ fn in_a_flood_of_opens_every_one_is_recorded_or_counted_and_nothing_vital_is_los
 #[test]
 fn what_is_lost_while_the_observer_stands_still_is_counted_exactly_and_nothing_vital_is_among_it() {
     if target::backend() == "ptrace" {
-        eprintln!("skipped: a target stands still with its tracer, so there is nothing to lose");
+        skip("a target stands still with its tracer, so there is nothing to lose");
         return;
     }
     let _one = one_at_a_time();

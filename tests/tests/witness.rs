@@ -17,6 +17,7 @@ use nix::sys::socket::{
 };
 use tempfile::TempDir;
 use tests::observe::{Event, State, said};
+use tests::privilege::lacking;
 use tests::strace::{self, Call, Line, Trace};
 use tests::target;
 use tests::venv::Venv;
@@ -322,6 +323,13 @@ fn differences(strace: &[(usize, String)], observer: &[(usize, String)]) -> Vec<
 
 #[test]
 fn what_strace_saw_is_what_was_recorded_to_the_last_call() {
+    if !lacking("eBPF, to be held against strace") {
+        assert_strace_agrees_with("ebpf");
+    }
+    assert_strace_agrees_with("ptrace");
+}
+
+fn assert_strace_agrees_with(backend: &str) {
     let venv = Venv::ensure().unwrap();
     let stage = Stage::set();
     let command = stage.command(&venv);
@@ -330,7 +338,10 @@ fn what_strace_saw_is_what_was_recorded_to_the_last_call() {
     assert_eq!(alike(&mut traced, stage.path()), (Some(5), String::new()));
     let state = State::new().unwrap();
     // A broker's port among those connected to would not matter: what is compared is calls, not streams.
-    assert_eq!(alike(&mut state.attach(&[], &command).unwrap(), stage.path()), (Some(5), String::new()));
+    assert_eq!(
+        alike(&mut state.attach_by(backend, &[], &command).unwrap(), stage.path()),
+        (Some(5), String::new())
+    );
     assert_eq!(state.lost().unwrap(), BTreeMap::new());
 
     let mut order = Order::default();
@@ -355,7 +366,12 @@ fn what_strace_saw_is_what_was_recorded_to_the_last_call() {
         .collect();
 
     let differences = differences(&strace, &observer);
-    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{backend}: {} differences:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
     // The program did run.
     assert!(strace.len() > 700, "{}", strace.len());
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use tests::privilege::lacking;
 use tests::scene::Scene;
 use tests::{deadline, target};
 
@@ -11,6 +12,9 @@ use super::{LIMIT, PYTHON, run, said};
 
 #[test]
 fn a_full_disk_harms_the_recording_only_and_is_said() {
+    if lacking("a file system of its own") {
+        return;
+    }
     let scene = Scene::new().unwrap();
     let done = scene.path("done");
     let copy = scene.path("copy");
@@ -54,6 +58,9 @@ fn a_full_disk_harms_the_recording_only_and_is_said() {
 
 #[test]
 fn tracefs_is_not_needed_and_no_mount_is_left_behind() {
+    if lacking("mounts of its own") {
+        return;
+    }
     let scene = Scene::new().unwrap();
     let shell = "umount -l /sys/kernel/tracing 2>/dev/null; umount -l /sys/kernel/debug 2>/dev/null; \
                  ! ls -d /sys/kernel/tracing/events 2>/dev/null || exit 99; sort /proc/self/mounts >\"$1/before\"; scene=$1; shift; \
