@@ -8,6 +8,7 @@ mod pairs;
 mod run;
 mod scenarios;
 mod test;
+mod unprivileged;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that can be tested here, and a plain word on what could not. It knows no test.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 use tests::apt::{self, Package};
 use tests::rabbit;
@@ -7,7 +9,7 @@ use tests::scenario::{self, Options};
 use tests::venv::Venv;
 
 use crate::run::{cargo, run};
-use crate::{machine, pairs, scenarios};
+use crate::{machine, pairs, scenarios, unprivileged};
 
 const PACKAGES: &[Package] = &[
     Package::new("sudo", "tests start the observer as another user"),
@@ -22,12 +24,24 @@ pub(crate) struct Args {
     /// Only the tests that need no root, no broker and no Python
     #[arg(long)]
     unit: bool,
+    /// Only what somebody without privilege can run, as user `observer-test` and by ptrace
+    #[arg(long, conflicts_with = "unit")]
+    unprivileged: bool,
+    /// Take this observer instead of building one
+    #[arg(long, value_name = "FILE", env = "OBSERVER_BIN")]
+    observer: Option<PathBuf>,
     /// Only tests and scenarios whose name contains this
     filter: Option<String>,
 }
 
 /// Runs the tests.
 pub(crate) fn main(args: &Args) -> Result<()> {
+    if args.unprivileged {
+        machine::can_observe("test --unprivileged")?;
+        apt::ensure(PACKAGES)?;
+        rabbit::install()?;
+        return unprivileged::test(&observer(args)?, args.filter.as_deref());
+    }
     eprintln!("unit tests");
     let mut unit = cargo();
     unit.args(["test", "--quiet", "--workspace", "--exclude", "tests"]).args(&args.filter);
@@ -45,7 +59,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     apt::ensure(PACKAGES)?;
     rabbit::install()?;
     let venv = Venv::ensure()?;
-    let observer = machine::observer()?;
+    let observer = observer(args)?;
     eprintln!("live tests: {} watches workers of {}", observer.display(), venv.root().display());
     let tests = cargo()
         .args(["test", "--package", "tests", "--test", "*"])
@@ -60,6 +74,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if !tests.success() {
         bail!("live tests failed");
     }
+    unprivileged::test(&observer, args.filter.as_deref())?;
     let patterns: Vec<String> = args.filter.iter().cloned().collect();
     if scenario::file::chosen(&patterns).is_ok_and(|chosen| chosen.is_empty()) {
         return Ok(());
@@ -71,4 +86,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     pairs::all(&observer)
+}
+
+fn observer(args: &Args) -> Result<PathBuf> {
+    match &args.observer {
+        Some(program) => {
+            program.canonicalize().with_context(|| format!("there is no observer {}", program.display()))
+        }
+        None => machine::observer(),
+    }
 }
