@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import pty
 import signal
 import subprocess
@@ -84,17 +85,22 @@ def killed_while_busy():
 
 
 def daemon():
-    """Forks twice and leaves its session; the first parent ends before the daemon does anything."""
-    reader, writer = os.pipe()
+    """Forks twice and leaves its session; the first parent ends before the daemon does anything, and its own lives until that is over."""
+    go, writer = os.pipe()
+    reader, tell = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            os.read(reader, 1)
+            os.write(tell, b"%d" % os.getpid())
+            os.read(go, 1)
             os.open("/etc/hostname", os.O_RDONLY)
             os._exit(0)
         os._exit(0)
+    over = select.poll()
+    over.register(os.pidfd_open(int(os.read(reader, 20))), select.POLLIN)
     os.wait()
     os.write(writer, b"x")
+    over.poll()
     os._exit(16)
 
 

@@ -344,7 +344,7 @@ pub enum Body {
         /// When it entered.
         since_ns: u64,
         /// What it returned.
-        result: i64,
+        result: Known<i64>,
     },
     /// The process's scheduler state changed to or from stopped.
     State {

@@ -187,8 +187,12 @@ fn a_thread_is_stuck_until_it_returns_or_ends() {
             Body::Stuck { syscall: "futex".to_owned(), since_ns: STARTED_NS, on, args: [0; 6] },
         )
     };
-    let unstuck =
-        at(20, WORKER, 1, Body::Unstuck { syscall: "futex".to_owned(), since_ns: STARTED_NS, result: 0 });
+    let unstuck = at(
+        20,
+        WORKER,
+        1,
+        Body::Unstuck { syscall: "futex".to_owned(), since_ns: STARTED_NS, result: Known::Is(0) },
+    );
     let gone = at(20, WORKER, 2, Body::ThreadExit { code: Some(0), signal: None });
     let model = fold(&[stuck(1), stuck(2), stuck(3), unstuck, gone]);
     assert_eq!(model.troubles.stuck().iter().map(|thread| thread.tid).collect::<Vec<_>>(), [Tid(3)]);

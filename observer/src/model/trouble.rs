@@ -144,7 +144,10 @@ impl Troubles {
             }
             Body::Unstuck { syscall, since_ns, result } => {
                 let thread = self.stuck.remove(&event.tid);
-                let kept = |_: &StuckThread| *result <= FIRST_RESTART && self.broken_off.len() < MAX_STUCK;
+                let kept = |_: &StuckThread| {
+                    result.get().is_some_and(|result| *result <= FIRST_RESTART)
+                        && self.broken_off.len() < MAX_STUCK
+                };
                 if let Some(thread) = thread.filter(kept) {
                     self.broken_off.insert(event.tid, (thread, event.at_ns));
                 }

@@ -106,7 +106,9 @@ fn describe(line: &mut Line, event: &Event) {
         }
         Body::Unstuck { syscall, since_ns, result } => {
             let after = units::duration(event.at_ns.saturating_sub(*since_ns));
-            line.push(PLAIN, format!("{syscall} = {} after {after}", call_result(*result)))
+            let result =
+                result.get().map_or_else(String::new, |result| format!(" = {}", call_result(*result)));
+            line.push(PLAIN, format!("{syscall}{result} after {after}"))
         }
         Body::State { state } => {
             line.push(if matches!(state, 'T' | 't') { ODD } else { PLAIN }, state_text(*state))

@@ -14,6 +14,7 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     sys::{
+        prctl::set_no_new_privs,
         resource::{Resource, getrlimit, setrlimit},
         signal::{SigHandler, Signal, signal},
         stat::{Mode, umask},
@@ -90,6 +91,26 @@ impl LaunchError {
             Self::NotFound { .. } => 127,
             Self::NotExecutable { .. } => 126,
             Self::Failed { .. } => 125,
+        }
+    }
+}
+
+/// A seccomp program that a command is started with. It stays for good, in all that the command starts: once whoever it sends calls to is
+/// gone, those calls fail with `ENOSYS`.
+#[derive(Clone)]
+pub struct Filter(pub Vec<nix::libc::sock_filter>);
+
+impl Filter {
+    /// Puts it in place. Without privilege the kernel wants it that no program gives rights any more (seccomp(2)).
+    fn install(&mut self) -> Result<(), Errno> {
+        use nix::libc::{SECCOMP_SET_MODE_FILTER, SYS_seccomp, sock_fprog, syscall};
+        let program = sock_fprog { len: self.0.len() as u16, filter: self.0.as_mut_ptr() };
+        // SAFETY: the program and its statements live until the call returns, and the kernel copies them.
+        let put =
+            || Errno::result(unsafe { syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) });
+        match put() {
+            Err(Errno::EACCES) => set_no_new_privs().and_then(|()| put()).map(drop),
+            answer => answer.map(drop),
         }
     }
 }
@@ -176,7 +197,7 @@ impl Command {
     ///
     /// # Errors
     /// When there is no pipe or no process to be had, or an argument cannot be passed on.
-    pub fn hold(&self) -> Result<Held, LaunchError> {
+    pub fn hold(&self, filter: Option<Filter>) -> Result<Held, LaunchError> {
         let failed = |attempted| move |answer| LaunchError::Failed { attempted, answer };
         let name = self.words.first().cloned().unwrap_or_default();
         let argv = self.words.iter().map(|word| c_string(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
@@ -205,7 +226,7 @@ impl Command {
                 drop((go, answer));
                 // SAFETY: what is put back is a disposition, not a handler: this program has none.
                 let _ = unsafe { signal(Signal::SIGCHLD, children) };
-                self.become_it(&programs, &argv, &environment, go_reader, answer_writer)
+                self.become_it(&programs, &argv, &environment, go_reader, answer_writer, filter)
             }
         }
     }
@@ -218,6 +239,7 @@ impl Command {
         environment: &[CString],
         go: OwnedFd,
         answer: OwnedFd,
+        filter: Option<Filter>,
     ) -> ! {
         let mut word = [0];
         // No word means that the observer has given up: then nothing was started.
@@ -225,7 +247,9 @@ impl Command {
             quit(0);
         }
         let mut answer = File::from(answer);
-        let errno = match self.take_standing() {
+        // The filter first: as another user it would take away the rights of setuid programs.
+        let filtered = filter.map_or(Ok(()), |mut filter| filter.install());
+        let errno = match filtered.and_then(|()| self.take_standing()) {
             Ok(()) => exec_first(programs, argv, environment),
             Err(errno) => errno,
         };

@@ -155,6 +155,11 @@ pub fn current_call(tid: u32) -> Option<(u32, [u64; 6])> {
     Some((nr, args))
 }
 
+/// How long a thread has run on a processor; `None` where the kernel does not count (`CONFIG_SCHED_INFO`).
+pub fn run_ns(tid: u32) -> Option<u64> {
+    String::from_utf8(read(tid, "schedstat")?).ok()?.split_whitespace().next()?.parse().ok()
+}
+
 /// Where a descriptor of a process or thread leads, as `/proc` words it (`socket:[123]`, a path).
 pub fn fd_link(id: u32, fd: i32) -> Option<String> {
     link(id, &format!("fd/{fd}"))

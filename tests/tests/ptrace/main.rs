@@ -25,10 +25,13 @@ use tests::{deadline, target};
 const LIMIT: Duration = Duration::from_secs(120);
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Both, or the one that an unprivileged user has: then there is nothing to hold it against, and it is held to what the program says of
-/// itself.
-fn backends() -> &'static [&'static str] {
-    if lacking("eBPF, to hold ptrace against it") { &["ptrace"] } else { &["ebpf", "ptrace"] }
+/// All ways, or those that an unprivileged user has: then the two by ptrace are held against each other.
+fn ways() -> &'static [&'static str] {
+    if lacking("eBPF, to hold ptrace against it") {
+        &["ptrace", FILTERED]
+    } else {
+        &["ebpf", "ptrace", FILTERED]
+    }
 }
 
 /// Fails with what only one of them saw.
@@ -37,25 +40,34 @@ fn assert_same(what: &str, ebpf: &BTreeSet<String>, ptrace: &BTreeSet<String>) {
     assert!(differences.is_empty(), "{what}: {} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
-fn attach(scene: &Scene, backend: &str) -> Command {
+/// ptrace with a filter.
+const FILTERED: &str = "seccomp";
+
+fn backend(way: &str) -> &str {
+    if way == FILTERED { "ptrace" } else { way }
+}
+
+/// `way`: a backend, or [`FILTERED`]; the session has that name.
+fn attach(scene: &Scene, way: &str) -> Command {
     let mut command = scene.observer().unwrap();
-    command.args(["attach", "--quiet", "--name", backend, "--backend", backend]).stdin(Stdio::null());
+    command.args(["attach", "--quiet", "--name", way, "--backend", backend(way)]).stdin(Stdio::null());
+    command.args((way == FILTERED).then_some("--seccomp"));
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONHASHSEED", "0");
     command
 }
 
 /// Nothing of it is lost, and it is what it says.
-fn session(scene: &Scene, backend: &str) -> Session {
-    let session = scene.session(backend).unwrap();
-    assert_eq!(session.header["backend"], backend);
+fn session(scene: &Scene, way: &str) -> Session {
+    let session = scene.session(way).unwrap();
+    assert_eq!(session.header["backend"], backend(way));
     assert_eq!(session.kind("lost").count(), 0);
     session
 }
 
-/// Runs a command under both and holds what they saw against each other.
+/// Runs a command in all ways and holds what they saw against each other.
 fn assert_witnesses_agree(words: &[&str], code: i32) {
     let scene = Scene::new().unwrap();
-    let mut seen = backends().iter().map(|backend| {
+    let mut seen = ways().iter().map(|backend| {
         let mut observed = attach(&scene, backend);
         let mut observed = Running(observed.arg("--").args(words).stdout(Stdio::null()).spawn().unwrap());
         let what = format!("{backend}: {words:?} ends");
@@ -69,7 +81,9 @@ fn assert_witnesses_agree(words: &[&str], code: i32) {
     });
     let first = seen.next().unwrap();
     assert!(first.len() > 4, "{first:?}");
-    seen.for_each(|second| assert_same(&words.join(" "), &first, &second));
+    for (way, other) in ways().iter().skip(1).zip(seen) {
+        assert_same(&format!("{way}: {}", words.join(" ")), &first, &other);
+    }
 }
 
 fn script(name: &str) -> String {
@@ -164,7 +178,7 @@ fn a_worker_and_its_broker_are_the_same() {
     let venv = Venv::ensure().unwrap();
     let broker = Broker::start(&[]).unwrap();
     let scene = Scene::new().unwrap();
-    let [ebpf, ptrace] = ["ebpf", "ptrace"].map(|backend| {
+    let [ebpf, ptrace, filtered] = ["ebpf", "ptrace", FILTERED].map(|backend| {
         let script = format!(
             "python send.py minimal_worker:count_words {MESSAGES} needle; exec python -m dramatiq -p 1 -t 1 minimal_worker"
         );
@@ -192,6 +206,31 @@ fn a_worker_and_its_broker_are_the_same() {
     assert_same("worker", &ebpf.0, &ptrace.0);
     assert!(ebpf.1.iter().any(|said| said.contains("basic.ack")), "{:?}", ebpf.1);
     assert_eq!(ebpf.1, ptrace.1);
+    assert_same("filtered worker", &ebpf.0, &filtered.0);
+    assert_eq!(ebpf.1, filtered.1);
+}
+
+#[test]
+fn what_a_filtered_command_leaves_running_is_ended_with_it_and_a_thread_that_sits_is_seen() {
+    let scene = Scene::new().unwrap();
+    // A child in a call that is recorded at neither end, and its parent, which stays until that was told of.
+    let code = "import os, signal, sys\nif os.fork() == 0:\n    signal.pause()\nsignal.pause()";
+    let mut observed = attach(&scene, FILTERED);
+    observed.args(["--for", "4s", "--", PYTHON, "-c", code]);
+    assert_eq!(observed.status().unwrap().code(), Some(143));
+    let session = session(&scene, FILTERED);
+    let sat: BTreeSet<u64> = session
+        .kind("stuck")
+        .filter(|event| event["syscall"] == "pause")
+        .filter_map(|event| event["pid"].as_u64())
+        .collect();
+    assert_eq!(sat.len(), 2, "{:?}", session.kind("stuck").collect::<Vec<_>>());
+    let ended: BTreeSet<u64> = session
+        .kind("exit")
+        .filter(|event| event["signal"] == Signal::SIGTERM as i32)
+        .filter_map(|event| event["pid"].as_u64())
+        .collect();
+    assert_eq!(ended, sat);
 }
 
 #[test]

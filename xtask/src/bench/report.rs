@@ -11,12 +11,12 @@ pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
     for outcome in outcomes {
         println!("\n{}: median of {rounds}, in {}", outcome.case, outcome.case.unit());
         println!(
-            "  {:<24}{:>10}{:>9}{:>9}{:>19}{:>8}{:>9}",
+            "  {:<27}{:>10}{:>9}{:>9}{:>19}{:>8}{:>9}",
             "watching with", "median", "ratio", "paired", "min to max", "cpu s", "whole s"
         );
         for series in &outcome.series {
             if let Some(reason) = &series.failed {
-                println!("  {:<24}failed: {}", series.tool, reason.lines().next().unwrap_or_default());
+                println!("  {:<27}failed: {}", series.tool, reason.lines().next().unwrap_or_default());
                 continue;
             }
             let values = column(series, |sample| Some(sample.value));
@@ -26,7 +26,7 @@ pub(super) fn text(outcomes: &[Outcome], rounds: u32) {
             };
             let middle = median(&values);
             println!(
-                "  {:<24}{:>10}{:>9}{:>9}{:>19}{:>8}{:>9}",
+                "  {:<27}{:>10}{:>9}{:>9}{:>19}{:>8}{:>9}",
                 series.tool,
                 number(middle, decimals),
                 number(ratio(series, outcome), 3),

@@ -20,6 +20,8 @@ pub(super) enum Tool {
     ObserverBroker,
     /// observer attach --backend ptrace
     ObserverPtrace,
+    /// observer attach --backend ptrace --seccomp
+    ObserverSeccomp,
     /// strace -f --seccomp-bpf
     StraceSeccomp,
     /// strace -f
@@ -76,6 +78,7 @@ impl Tool {
                 observer(lab, &["--broker", "worker", "--management", &management], words)
             }
             Self::ObserverPtrace => observer(lab, &["--backend", "ptrace"], words),
+            Self::ObserverSeccomp => observer(lab, &["--backend", "ptrace", "--seccomp"], words),
             Self::StraceSeccomp => strace(&["--seccomp-bpf"], &log, words),
             Self::Strace => strace(&[], &log, words),
             Self::Bpftrace => {
@@ -92,7 +95,7 @@ impl Tool {
     /// How much of a flood to send through it: a rate needs no more, and patience ends somewhere.
     pub(super) fn share(self) -> u32 {
         match self {
-            Self::Strace | Self::StraceSeccomp | Self::ObserverPtrace => 10,
+            Self::Strace | Self::StraceSeccomp | Self::ObserverPtrace | Self::ObserverSeccomp => 10,
             _ => 1,
         }
     }
@@ -104,7 +107,8 @@ impl fmt::Display for Tool {
             Self::Nothing => "nothing",
             Self::Observer => "observer",
             Self::ObserverBroker => "observer --broker",
-            Self::ObserverPtrace => "observer --backend ptrace",
+            Self::ObserverPtrace => "observer, ptrace",
+            Self::ObserverSeccomp => "observer, ptrace --seccomp",
             Self::StraceSeccomp => "strace -f --seccomp-bpf",
             Self::Strace => "strace -f",
             Self::Bpftrace => "bpftrace",

@@ -12,6 +12,7 @@ use crate::{
     source::{
         Source, SourceError,
         ebpf::{Ebpf, ProgramFacts},
+        launch::Filter,
         nearby::Nearby,
         probe,
         ptrace::{Ptrace, RootEnd},
@@ -44,16 +45,18 @@ impl Tracing {
         capabilities: &[Capability],
         snaplen: u64,
         ports: &[u16],
+        seccomp: bool,
     ) -> anyhow::Result<(Self, Option<String>)> {
         let ebpf = || {
             probe::require_ebpf(capabilities)?;
             Ebpf::load(snaplen, ports)
         };
+        let idle = seccomp.then(|| "--seccomp is for ptrace: with eBPF it has no effect".to_owned());
         let why = match backend {
             Backend::Ptrace => None,
-            Backend::Ebpf => return Ok((Self::Ebpf(Box::new(ebpf()?)), None)),
+            Backend::Ebpf => return Ok((Self::Ebpf(Box::new(ebpf()?)), idle)),
             Backend::Auto => match ebpf() {
-                Ok(ebpf) => return Ok((Self::Ebpf(Box::new(ebpf)), None)),
+                Ok(ebpf) => return Ok((Self::Ebpf(Box::new(ebpf)), idle)),
                 Err(error) => Some(error),
             },
         };
@@ -63,9 +66,12 @@ impl Tracing {
             bail!("{ebpf}cannot record with ptrace: {}; {}", able.found, able.remedy);
         }
         let reason = why.map(|error| probe::why_ptrace(&error.answer));
+        let filtered = seccomp.then_some(
+            "--seccomp: what the command leaves running is ended with it; if observer is killed, the command cannot go on".to_owned(),
+        );
         let setuid = (able.state == State::Limited).then_some(able.lost);
-        let said = [reason, setuid].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        Ok((Self::Ptrace(Box::new(Ptrace::new(snaplen, ports))), (!said.is_empty()).then_some(said)))
+        let said = [reason, setuid, filtered].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Ok((Self::Ptrace(Box::new(Ptrace::new(snaplen, ports, seccomp))), (!said.is_empty()).then_some(said)))
     }
 
     /// `ebpf` or `ptrace`, and what it cannot see.
@@ -88,6 +94,14 @@ impl Tracing {
     pub(super) fn expect(&mut self, start: &Start) {
         if let Self::Ebpf(source) = self {
             source.expect(start);
+        }
+    }
+
+    /// What a command is to be started with.
+    pub(super) fn filter(&self) -> Option<Filter> {
+        match self {
+            Self::Ebpf(_) => None,
+            Self::Ptrace(source) => source.filter(),
         }
     }
 

@@ -96,7 +96,7 @@ pub(super) fn all() -> Vec<Body> {
         Body::Lookup { socket, name: "rabbit.invalid".into(), code: Some(3), records: 0 },
         Body::Output { stream: OutputStream::Stderr, fd, inode: 4, len: 3, piece_offset: 0, errno: 0 },
         Body::Stuck { syscall: "futex".into(), since_ns: 1, on: Known::unknown(), args: [u64::MAX; 6] },
-        Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: -4 },
+        Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: Known::Is(-4) },
         Body::State { state: 'T' },
         Body::Lost { hop: Hop::Ring, what: "file".into(), cpu: Some(1), count: 17 },
         Body::Note { level: NoteLevel::Warning, text: "«note»\n".into() },

@@ -108,6 +108,11 @@ impl Kind {
 /// Kinds by number.
 static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| (0..512).map(|nr| Kind::of(&call::name(nr))).collect());
 
+/// Numbers of the calls that something is recorded of.
+pub(super) fn recorded() -> impl Iterator<Item = u32> {
+    (0..).zip(KINDS.iter()).filter(|(_, kind)| **kind != Kind::Other).map(|(nr, _)| nr)
+}
+
 /// What was looked at when a call was entered, because afterwards it is gone.
 #[derive(Debug, Default)]
 pub(super) enum Before {

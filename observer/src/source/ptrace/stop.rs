@@ -12,7 +12,7 @@ use nix::{
 /// Why a tracee stands still, or that it does no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It enters or leaves a system call.
+    /// It enters or leaves a system call. Where there is a filter, only what that stops.
     Call,
     /// It is about to get this signal.
     Signal(i32),
@@ -50,6 +50,7 @@ impl Stop {
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => Self::Child,
             libc::PTRACE_EVENT_EXEC => Self::Exec,
             libc::PTRACE_EVENT_EXIT => Self::Exiting,
+            libc::PTRACE_EVENT_SECCOMP => Self::Call,
             _ => Self::Other,
         }
     }
@@ -81,7 +82,8 @@ pub(super) fn seize(tid: u32) -> Result<(), Errno> {
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_TRACEEXIT;
+        | Options::PTRACE_O_TRACEEXIT
+        | Options::PTRACE_O_TRACESECCOMP;
     ptrace::seize(unix(tid), options)
 }
 
@@ -102,11 +104,24 @@ pub(super) fn wait() -> Result<(u32, Stop), Errno> {
     Errno::result(tid).map(|tid| (tid as u32, Stop::of(status)))
 }
 
+/// Up to where a thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Its next entry to a call, or return from one.
+    Call,
+    /// The next call that its filter stops.
+    Filter,
+}
+
 /// Lets a stopped thread do what comes next. One that was killed meanwhile is heard of by [`wait`].
-pub(super) fn resume(tid: u32, next: Next) {
+pub(super) fn resume(tid: u32, next: Next, until: Until) {
+    let go = match until {
+        Until::Call => libc::PTRACE_SYSCALL,
+        Until::Filter => libc::PTRACE_CONT,
+    };
     let (request, signal) = match next {
-        Next::Go => (libc::PTRACE_SYSCALL, 0),
-        Next::Deliver(signal) => (libc::PTRACE_SYSCALL, signal),
+        Next::Go => (go, 0),
+        Next::Deliver(signal) => (go, signal),
         Next::Listen => (libc::PTRACE_LISTEN, 0),
         Next::Gone => return,
     };
@@ -145,6 +160,11 @@ pub(super) fn phase(tid: u32) -> Option<Phase> {
                 args: info.u.entry.args,
                 native: info.arch == NATIVE,
             }),
+            libc::PTRACE_SYSCALL_INFO_SECCOMP => Some(Phase::Enter {
+                nr: info.u.seccomp.nr as u32,
+                args: info.u.seccomp.args,
+                native: info.arch == NATIVE,
+            }),
             libc::PTRACE_SYSCALL_INFO_EXIT => Some(Phase::Leave { ret: info.u.exit.sval }),
             _ => None,
         }
@@ -152,7 +172,7 @@ pub(super) fn phase(tid: u32) -> Option<Phase> {
 }
 
 /// `AUDIT_ARCH_*` of 64-bit programs here (include/uapi/linux/audit.h: the ELF machine, 64-bit, little endian).
-const NATIVE: u32 = 0xc000_0000 | if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+pub(super) const NATIVE: u32 = 0xc000_0000 | if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 
 #[cfg(test)]
 mod tests {

@@ -9,14 +9,15 @@ use std::{
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill},
-    unistd::getpid,
+    unistd::{Pid as UnixPid, getpid},
 };
 
 use super::{
-    Root, RootEnd,
+    Root, RootEnd, STUCK_NS,
     calls::{Before, Call, Kind, Recorder},
     refused,
-    stop::{self, Next, Phase, Stop},
+    sitting::Sitting,
+    stop::{self, Next, Phase, Stop, Until},
 };
 use crate::{
     event::{Body, Event, Known, NoteLevel, Origin, Pid, Tid},
@@ -29,7 +30,8 @@ use crate::{
 
 /// How often threads are looked over for calls that do not return.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const STUCK_NS: u64 = 1_000_000_000;
+/// How long what a filtered command leaves running has after `SIGTERM`.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A thread that is traced.
 struct Tracee {
@@ -57,6 +59,9 @@ pub(super) struct Tracer {
     processes: HashMap<u32, Process>,
     root: Option<u32>,
     end: RootEnd,
+    /// Its filter stops it, at recorded calls only.
+    filtered: bool,
+    sitting: Sitting,
     looked: Instant,
 }
 
@@ -68,9 +73,10 @@ impl Drop for Tracer {
 }
 
 impl Tracer {
-    pub(super) fn new(recorder: Recorder, end: RootEnd) -> Self {
+    pub(super) fn new(recorder: Recorder, end: RootEnd, filtered: bool) -> Self {
         let (tracees, processes) = (HashMap::new(), HashMap::new());
-        Self { recorder, tracees, processes, root: None, end, looked: Instant::now() }
+        let sitting = Sitting::default();
+        Self { recorder, tracees, processes, root: None, end, filtered, sitting, looked: Instant::now() }
     }
 
     /// Seizes a process that is about to `execve`, and comes back when its calls are heard of.
@@ -160,13 +166,32 @@ impl Tracer {
 
     /// Handles stops until nothing is traced any more or `stopping` says so.
     pub(super) fn run(&mut self, stopping: impl Fn() -> bool) {
-        while !stopping() {
+        let mut last_words = None;
+        while !(stopping() && self.may_leave(&mut last_words)) {
             match stop::wait() {
                 Ok((tid, stop)) => self.handle(tid, stop),
                 Err(Errno::EINTR) => self.look_over(),
                 Err(_) => return,
             }
         }
+    }
+
+    /// Whether what is traced can go on without us. What is filtered cannot: it is asked to end, and then made to.
+    fn may_leave(&self, asked: &mut Option<Instant>) -> bool {
+        if !self.filtered {
+            return true;
+        }
+        let signal = match asked {
+            None => Signal::SIGTERM,
+            Some(since) if since.elapsed() >= GRACE => Signal::SIGKILL,
+            Some(_) => return false,
+        };
+        *asked = Some(Instant::now());
+        for pid in self.processes.keys() {
+            self.end.signal(Pid(*pid), signal as i32);
+            let _ = kill(UnixPid::from_raw(pid.cast_signed()), signal);
+        }
+        false
     }
 
     fn enter_thread(&mut self, pid: u32, tid: u32) {
@@ -191,7 +216,8 @@ impl Tracer {
             Stop::Other => Next::Go,
             Stop::Ended(status) => self.ended(tid, status),
         };
-        stop::resume(tid, next);
+        let in_call = self.tracees.get(&tid).is_some_and(|tracee| tracee.call.is_some());
+        stop::resume(tid, next, if self.filtered && !in_call { Until::Filter } else { Until::Call });
     }
 
     fn child(&mut self, tid: u32) -> Next {
@@ -243,7 +269,7 @@ impl Tracer {
                     call.at_ns = proc::monotonic_ns();
                     if call.duration_ns() > STUCK_NS && !armed {
                         let syscall = call::name(call.nr);
-                        let body = Body::Unstuck { syscall, since_ns: call.enter_ns, result: ret };
+                        let body = Body::Unstuck { syscall, since_ns: call.enter_ns, result: Known::Is(ret) };
                         self.recorder.say(&call, body);
                     }
                     self.recorder.leave(&call, ret);
@@ -363,6 +389,11 @@ impl Tracer {
         self.looked = Instant::now();
         let now = proc::monotonic_ns();
         self.recorder.look_at_connections(now);
+        if self.filtered {
+            let idle = self.tracees.iter().filter(|(_, tracee)| tracee.call.is_none());
+            let idle: Vec<(u32, u32)> = idle.map(|(tid, tracee)| (*tid, tracee.pid)).collect();
+            self.sitting.look(now, &idle, &self.recorder);
+        }
         for (tid, tracee) in &mut self.tracees {
             let armed = self.processes.get(&tracee.pid).is_some_and(|process| process.armed);
             let Some(call) = &mut tracee.call else { continue };

@@ -141,7 +141,7 @@ impl Decoder {
                 let body = Body::Unstuck {
                     syscall: call::name(header.nr),
                     since_ns: header.enter_ns,
-                    result: slow.ret,
+                    result: Known::Is(slow.ret),
                 };
                 event(body);
             }
