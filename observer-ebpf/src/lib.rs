@@ -521,11 +521,9 @@ wire! {
 
 wire! {
     /// A tracked thread: value of the `THREADS` table, by thread id.
-    pub struct Thread = 24 {
-        /// Entry of the call it is in.
+    pub struct Thread = 16 {
+        /// Entry of the call it is in; up to a tick of the kernel early when nothing is recorded of that call.
         pub enter_ns: u64,
-        /// The same in ticks of the kernel (`jiffies`).
-        pub enter_ticks: u64,
         /// Number of the call it is in; −1 for none, −2 when it was in one as we came.
         pub nr: i32,
         /// 1 until its first `execve`: only that is recorded.

@@ -163,7 +163,7 @@ impl Ebpf {
 
     fn track_thread(&mut self, tid: u32, armed: u32) -> Result<(), SourceError> {
         // −2: it may be in a call already, and what that call returns is ours to record.
-        let thread = Thread { enter_ns: proc::monotonic_ns(), enter_ticks: 0, nr: -2, armed };
+        let thread = Thread { enter_ns: proc::monotonic_ns(), nr: -2, armed };
         self.programs.threads.insert(tid, Plain(thread), 0).map_err(|answer| full(tid, &answer))
     }
 
