@@ -4,13 +4,13 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use observer_ebpf::{SLOW_NS, Slow, Thread, kind};
 
 use crate::{
-    emit::{about_now, bulk, bytes, call_header, now},
+    emit::{bulk, bytes, call_header, now, ticks},
     kernel::{call, ids, is_compat, is_exec, is_watched, number},
     tables::{ENTER, EXIT, THREADS},
 };
 
-/// What [`about_now`] may lag behind: the slowest kernels tick a hundred times a second.
-const TICK_NS: u64 = 10_000_000;
+/// Ticks below which no call can have lasted [`SLOW_NS`]: the slowest kernels tick a hundred times a second.
+const QUICK_TICKS: u64 = 90;
 
 /// In no call.
 pub const NONE: i32 = -1;
@@ -26,13 +26,12 @@ pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let nr: i64 = ctx.arg(1);
-    // Most calls are none that anything is recorded of: they are not worth the exact time.
-    let watched = is_watched(nr as u32);
-    let time = if watched { now() } else { about_now() };
+    let time = now();
     unsafe {
         (*thread).nr = nr as i32;
         (*thread).enter_ns = time;
-        if (*thread).armed != 0 || !watched {
+        (*thread).enter_ticks = ticks();
+        if (*thread).armed != 0 || !is_watched(nr as u32) {
             return 0;
         }
     }
@@ -49,7 +48,7 @@ pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let Some(thread) = THREADS.get_ptr_mut(ids().1) else { return 0 };
-    let Thread { enter_ns, nr, armed } = unsafe { *thread };
+    let Thread { enter_ns, enter_ticks, nr, armed, .. } = unsafe { *thread };
     unsafe { (*thread).nr = NONE };
     if nr == NONE {
         return 0;
@@ -58,8 +57,8 @@ pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
     if armed != 0 && !is_exec(nr) {
         return 0;
     }
-    // Both times may be up to a tick early.
-    if !is_watched(nr) && about_now() < enter_ns + SLOW_NS - TICK_NS {
+    // Most calls are none that anything is recorded of, and over at once: they are not worth the exact time.
+    if !is_watched(nr) && ticks() - enter_ticks < QUICK_TICKS {
         return 0;
     }
     let Some(call) = call() else { return 0 };

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     maps::RingBuf,
 };
 use observer_ebpf::{Header, kind};
@@ -17,10 +17,10 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The same clock as it stood at the last tick: to read no clock costs a fraction.
+/// Ticks of the kernel since its start: nothing is cheaper to ask for.
 #[inline(always)]
-pub fn about_now() -> u64 {
-    unsafe { bpf_ktime_get_coarse_ns() }
+pub fn ticks() -> u64 {
+    unsafe { bpf_jiffies64() }
 }
 
 /// A header for something that happens to the current task now.

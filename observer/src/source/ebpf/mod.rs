@@ -23,7 +23,7 @@ use syscalls::Sysno;
 use super::{Flow, Source, SourceError, proc};
 use crate::capability::Description;
 use crate::{
-    event::{Body, Event, Hop, Known, Origin, Pid, Tid},
+    event::{Body, Event, Hop, Known, NoteLevel, Origin, Pid, Tid},
     python::installed::Start,
 };
 
@@ -32,6 +32,9 @@ const BULK_SIZE: u32 = 8 * 1024 * 1024;
 /// How often threads are looked over for calls that do not return, and processes for being stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STUCK_NS: u64 = 1_000_000_000;
+/// Import statements a second, this many seconds in a row, that are not worth what it costs to hear of them: about a microsecond each.
+const BUSY: u64 = 10_000;
+const BUSY_LOOKS: u32 = 3;
 /// The port a broker listens on unless told otherwise.
 const AMQP_PORT: u16 = 5672;
 /// Largest and default number of bytes kept of one call.
@@ -50,6 +53,8 @@ pub struct Ebpf {
     states: HashMap<u32, char>,
     pipes: proc::PipeHolders,
     interpreters: imports::Interpreters,
+    /// Looks in a row that found more import statements than are worth their cost.
+    busy_looks: u32,
     last_facts: Arc<OnceLock<Vec<ProgramFacts>>>,
 }
 
@@ -80,6 +85,7 @@ impl Ebpf {
             states: HashMap::new(),
             pipes: proc::PipeHolders::default(),
             interpreters: imports::Interpreters::default(),
+            busy_looks: 0,
             last_facts: Arc::default(),
         })
     }
@@ -163,7 +169,7 @@ impl Ebpf {
 
     fn track_thread(&mut self, tid: u32, armed: u32) -> Result<(), SourceError> {
         // −2: it may be in a call already, and what that call returns is ours to record.
-        let thread = Thread { enter_ns: proc::monotonic_ns(), nr: -2, armed };
+        let thread = Thread { enter_ns: proc::monotonic_ns(), enter_ticks: 0, nr: -2, armed, python: 0 };
         self.programs.threads.insert(tid, Plain(thread), 0).map_err(|answer| full(tid, &answer))
     }
 
@@ -205,9 +211,24 @@ impl Ebpf {
         }
     }
 
+    /// A program that imports all the time would pay for each statement: it is asked no more.
+    fn look_at_imports(&mut self, now: u64) {
+        let busy = self.decoder.import_statements() > BUSY;
+        self.busy_looks = if busy { self.busy_looks + 1 } else { 0 };
+        if self.busy_looks == BUSY_LOOKS {
+            self.programs.forget_calls();
+            let text = format!(
+                "more than {BUSY} import statements a second: those of loaded modules are not recorded from here on"
+            );
+            let body = Body::Note { level: NoteLevel::Warning, text };
+            self.own.push(own_event(now, Pid(0), Tid(0), body));
+        }
+    }
+
     /// Threads that sit in a call, processes that are stopped.
     fn look_over(&mut self) {
         let now = proc::monotonic_ns();
+        self.look_at_imports(now);
         let mut stuck = HashMap::new();
         for (tid, thread) in self.programs.threads.iter().flatten() {
             let Plain(thread) = thread;
@@ -309,7 +330,6 @@ impl Source for Ebpf {
                 "what system calls do that are not about processes, files by name, sockets, pipes and output"
                     .into(),
                 "system calls of 32-bit programs".into(),
-                "imports of modules that are loaded already".into(),
                 "addresses of sockets closed by dup2, dup3 or close_range (their TCP state is seen)".into(),
                 "content of encrypted connections".into(),
             ],
