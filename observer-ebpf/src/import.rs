@@ -14,7 +14,7 @@ use observer_ebpf::{
 };
 
 use crate::{
-    emit::{bulk, bulk_in_place, bytes, header},
+    emit::{bulk, bulk_has_room, bulk_in_place, bytes, header, lost},
     kernel::{at_most, ids, read_user},
     tables::{PYTHONS, THREADS},
 };
@@ -104,6 +104,10 @@ fn asked(ctx: &ProbeContext, kind: u16, thread_state: u64, name: u64, level: u64
 pub fn import_call(ctx: ProbeContext) -> u32 {
     let Some(thread) = THREADS.get_ptr(ids().1) else { return 0 };
     let (Some(name), Some(level)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(4)) else { return 0 };
+    if !bulk_has_room() {
+        lost(kind::IMPORT_CALL);
+        return 0;
+    }
     asked(&ctx, kind::IMPORT_CALL, unsafe { (*thread).python }, name, u64::from(level as u32));
     0
 }

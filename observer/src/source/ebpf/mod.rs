@@ -32,9 +32,9 @@ const BULK_SIZE: u32 = 8 * 1024 * 1024;
 /// How often threads are looked over for calls that do not return, and processes for being stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STUCK_NS: u64 = 1_000_000_000;
-/// Import statements a second, this many seconds in a row, that are not worth what it costs to hear of them: about a microsecond each.
-const BUSY: u64 = 10_000;
-const BUSY_LOOKS: u32 = 3;
+/// Import statements a look that are worth what it costs to hear of them, about a microsecond each; and how many more there may have been.
+const IMPORTS_A_LOOK: u64 = 10_000;
+const IMPORTS_BEYOND: u64 = 20_000;
 /// The port a broker listens on unless told otherwise.
 const AMQP_PORT: u16 = 5672;
 /// Largest and default number of bytes kept of one call.
@@ -53,8 +53,8 @@ pub struct Ebpf {
     states: HashMap<u32, char>,
     pipes: proc::PipeHolders,
     interpreters: imports::Interpreters,
-    /// Looks in a row that found more import statements than are worth their cost.
-    busy_looks: u32,
+    /// Import statements beyond those that are worth their cost.
+    imports_beyond: u64,
     last_facts: Arc<OnceLock<Vec<ProgramFacts>>>,
 }
 
@@ -85,7 +85,7 @@ impl Ebpf {
             states: HashMap::new(),
             pipes: proc::PipeHolders::default(),
             interpreters: imports::Interpreters::default(),
-            busy_looks: 0,
+            imports_beyond: 0,
             last_facts: Arc::default(),
         })
     }
@@ -213,12 +213,11 @@ impl Ebpf {
 
     /// A program that imports all the time would pay for each statement: it is asked no more.
     fn look_at_imports(&mut self, now: u64) {
-        let busy = self.decoder.import_statements() > BUSY;
-        self.busy_looks = if busy { self.busy_looks + 1 } else { 0 };
-        if self.busy_looks == BUSY_LOOKS {
-            self.programs.forget_calls();
+        let statements = self.imports_beyond + self.decoder.import_statements();
+        self.imports_beyond = statements.saturating_sub(IMPORTS_A_LOOK);
+        if self.imports_beyond > IMPORTS_BEYOND && self.programs.forget_calls() {
             let text = format!(
-                "more than {BUSY} import statements a second: those of loaded modules are not recorded from here on"
+                "more than {IMPORTS_A_LOOK} import statements a second: those of loaded modules are not recorded from here on"
             );
             let body = Body::Note { level: NoteLevel::Warning, text };
             self.own.push(own_event(now, Pid(0), Tid(0), body));

@@ -300,13 +300,15 @@ impl Programs {
         Ok(())
     }
 
-    /// Lets go of the probes at import statements.
-    pub(super) fn forget_calls(&mut self) {
+    /// Lets go of the probes at import statements. Whether there were any.
+    pub(super) fn forget_calls(&mut self) -> bool {
         let program = self.ebpf.program_mut(IMPORT_CALL).and_then(|program| program.try_into().ok());
-        let Some(program): Option<&mut UProbe> = program else { return };
+        let Some(program): Option<&mut UProbe> = program else { return false };
+        let any = !self.calls.is_empty();
         for link in self.calls.drain(..) {
             let _ = program.detach(link);
         }
+        any
     }
 
     /// Facts of every loaded program, by name.
