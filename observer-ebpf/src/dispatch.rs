@@ -48,7 +48,7 @@ pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let Some(thread) = THREADS.get_ptr_mut(ids().1) else { return 0 };
-    let Thread { enter_ns, enter_ticks, nr, armed } = unsafe { *thread };
+    let Thread { enter_ns, enter_ticks, nr, armed, .. } = unsafe { *thread };
     unsafe { (*thread).nr = NONE };
     if nr == NONE {
         return 0;

@@ -75,6 +75,12 @@ pub fn vital_has_room() -> bool {
     VITAL.query(u64::from(BPF_RB_AVAIL_DATA)) < u64::from(ring_sizes().0 / 2)
 }
 
+/// Whether the bulk ring is less than half full. What may come without end and says least goes nowhere when it is not.
+#[inline(always)]
+pub fn bulk_has_room() -> bool {
+    BULK.query(u64::from(BPF_RB_AVAIL_DATA)) < u64::from(ring_sizes().1 / 2)
+}
+
 /// Sends what must not be lost.
 #[inline(always)]
 pub fn vital(kind: u16, record: &[u8]) -> bool {

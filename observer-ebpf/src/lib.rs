@@ -48,6 +48,8 @@ pub const MODULE_MAX: usize = 192;
 pub const IMPORTER_MAX: usize = 384;
 /// Bytes kept of the name of the function that imports.
 pub const FUNCTION_MAX: usize = 64;
+/// Bytes kept of the name of an exception's type.
+pub const EXCEPTION_MAX: usize = 64;
 /// Interpreters whose layout is known at one time.
 pub const PYTHONS_MAX: u32 = 64;
 /// Words of 64 system calls each, in [`Processor::watched`].
@@ -93,8 +95,10 @@ pub mod kind {
     pub const IMPORT_START: u16 = 17;
     /// [`crate::ImportEnd`]
     pub const IMPORT_END: u16 = 18;
+    /// [`crate::ImportStart`] of an import statement, whether or not the module is loaded
+    pub const IMPORT_CALL: u16 = 19;
     /// One more than the last.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
     /// Loss counters: a power of two, so that a masked kind is an index the verifier believes.
     pub const SLOTS: usize = 32;
     /// Names, for loss reports.
@@ -118,6 +122,7 @@ pub mod kind {
         "table",
         "import",
         "import-end",
+        "import-call",
     ];
 }
 
@@ -458,13 +463,13 @@ wire! {
 }
 
 wire! {
-    /// CPython begins to find and load a module: it is not in `sys.modules`.
+    /// CPython begins to find and load a module: it is not in `sys.modules`. Or, as an `IMPORT_CALL`, it is asked for one, loaded or not.
     pub struct ImportStart = 712 {
         /// Common part.
         pub header: Header,
         /// Stack pointer: tells which [`ImportEnd`] belongs to it.
         pub stack: u64,
-        /// The module's absolute name.
+        /// The module's absolute name; in an `IMPORT_CALL` its name as it was written.
         pub module: Text,
         /// The file whose code imports it.
         pub importer: Text,
@@ -476,26 +481,28 @@ wire! {
         pub importer_text: [u8; IMPORTER_MAX],
         /// The importing function.
         pub function_text: [u8; FUNCTION_MAX],
-        /// Reserved.
-        pub spare: u64,
+        /// In an `IMPORT_CALL`: how many packages up the name starts; 0: it is absolute.
+        pub level: u64,
     }
 }
 
 wire! {
     /// CPython has found and loaded a module, or failed to.
-    pub struct ImportEnd = 48 {
+    pub struct ImportEnd = 112 {
         /// Common part.
         pub header: Header,
         /// Stack pointer.
         pub stack: u64,
         /// The module object; 0 when an exception was raised.
         pub module: u64,
+        /// The exception's type (`tp_name`), ended by NUL; empty when it cannot be known.
+        pub exception: [u8; EXCEPTION_MAX],
     }
 }
 
 wire! {
     /// Where things stand in one build of CPython: value of the `PYTHONS` table, by the probe's cookie.
-    pub struct Python = 40 {
+    pub struct Python = 48 {
         /// In `PyThreadState`: the current frame, or the `_PyCFrame` that knows it.
         pub frame: u32,
         /// In `_PyCFrame`: the current frame.
@@ -514,6 +521,10 @@ wire! {
         pub compact: u32,
         /// In the state of a `str`: bits before `kind`.
         pub interned_bits: u32,
+        /// In `PyThreadState`: the exception being raised, or its type; 0: not known.
+        pub exception: u32,
+        /// 1 when it is the type.
+        pub exception_is_type: u32,
         /// Keeps the size a multiple of eight.
         pub pad: u32,
     }
@@ -521,7 +532,7 @@ wire! {
 
 wire! {
     /// A tracked thread: value of the `THREADS` table, by thread id.
-    pub struct Thread = 24 {
+    pub struct Thread = 32 {
         /// Entry of the call it is in.
         pub enter_ns: u64,
         /// The same in ticks of the kernel (`jiffies`).
@@ -530,6 +541,8 @@ wire! {
         pub nr: i32,
         /// 1 until its first `execve`: only that is recorded.
         pub armed: u32,
+        /// Its `PyThreadState`, once it has imported something; 0 until then.
+        pub python: u64,
     }
 }
 

@@ -25,14 +25,19 @@ const SIGNAL_GROUP_EXIT: u32 = 4;
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
-    let (tgid, _) = ids();
+    let (tgid, tid) = ids();
     if PROCESSES.get_ptr(tgid).is_none() {
         return 0;
     }
     let child: u64 = ctx.arg(1);
     let child_tgid: u32 = read(child, offset!(task_tgid));
     let child_tid: u32 = read(child, offset!(task_pid));
-    let thread = Thread { enter_ns: 0, enter_ticks: 0, nr: NONE, armed: 0 };
+    // A child goes on in its parent's image, a thread has a state of its own.
+    let python = match THREADS.get_ptr(tid) {
+        Some(parent) if child_tgid != tgid => unsafe { (*parent).python },
+        _ => 0,
+    };
+    let thread = Thread { enter_ns: 0, enter_ticks: 0, nr: NONE, armed: 0, python };
     if THREADS.insert(child_tid, thread, 0).is_err()
         || (child_tgid != tgid && PROCESSES.insert(child_tgid, 1, 0).is_err())
     {
@@ -60,7 +65,8 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     if old_tid != tid {
         let _ = THREADS.remove(old_tid);
     }
-    if THREADS.insert(tid, Thread { enter_ns: 0, enter_ticks: 0, nr: NONE, armed: 0 }, 0).is_err() {
+    if THREADS.insert(tid, Thread { enter_ns: 0, enter_ticks: 0, nr: NONE, armed: 0, python: 0 }, 0).is_err()
+    {
         lost(kind::TABLE);
     }
     let (Some(space), Some(call)) = (scratch(), call()) else { return 0 };

@@ -16,6 +16,10 @@ try:
     import nowhere_to_be_found
 except ImportError:
     pass
+try:
+    import broken
+except ValueError:
+    pass
 import json, sqlite3
 from xml.dom import minidom
 import package.inner
@@ -46,6 +50,7 @@ fn folder() -> tempfile::TempDir {
     put("package/__init__.py", "from . import other\n");
     put("package/other.py", "import colorsys\n");
     put("package/inner.py", "import stringprep\n");
+    put("broken.py", "raise ValueError('on purpose')\n");
     put("by_name.py", "import zipapp\n");
     folder
 }
@@ -145,7 +150,26 @@ fn the_tree_is_the_one_importtime_prints() {
         assert_eq!(text("package.inner", "file"), folder.path().join("package/inner.py"));
         assert!(text("json.decoder", "file").ends_with("json/decoder.py"));
         assert_eq!(named(&process, "nowhere_to_be_found")["loaded"], false);
+        assert_eq!(named(&process, "nowhere_to_be_found")["exception"], "ModuleNotFoundError");
+        assert_eq!(named(&process, "broken")["exception"], "ValueError", "{}", python.display());
+        assert_eq!(named(&process, "json")["exception"], Value::Null);
         assert_eq!(named(&process, "csv")["function"], "later");
+        assert_eq!(named(&process, "csv")["level"], 0);
+        // What is loaded already, asked for from a function, and relative to a package.
+        let cached = process["cached"].as_array().unwrap();
+        let asked = |module: &str, importer: &str| {
+            let importer = folder.path().join(importer);
+            let is_it =
+                |one: &&Value| one["module"] == module && one["importer"] == importer.to_str().unwrap();
+            cached.iter().find(is_it).unwrap_or_else(|| panic!("{}: {module}: {cached:#?}", python.display()))
+        };
+        assert_eq!(asked("json", "program.py")["function"], "later");
+        let relative = asked("package", "package/__init__.py");
+        assert_eq!((&relative["name"], &relative["level"]), (&"".into(), &1.into()));
+        // The one at its head loads it.
+        let program = folder.path().join("program.py");
+        let is_its = |one: &&Value| one["module"] == "json" && one["importer"] == program.to_str().unwrap();
+        assert_eq!(cached.iter().filter(is_its).count(), 1);
         assert_eq!(text("colorsys", "importer"), folder.path().join("package/other.py"));
 
         // What Python code imports is no import of the interpreter's; its file and what it imports in turn tell of it.

@@ -104,9 +104,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     }
     let mut runner = Runner::new(args, &dir, &working, &failing, &toggles)?;
     let mut known = Vec::new();
-    let answer = bisect::search(toggles.len(), args.repeat.into(), &mut known, &mut |base, toggled| {
-        runner.run(base, toggled)
-    });
+    let answer = bisect::search(toggles.len(), args.repeat.into(), &mut known, &mut |next| runner.run(next));
     let answer = match answer {
         Err(error) if error.is::<Interrupted>() => Answer::Unproved(known, "it was interrupted".to_owned()),
         answer => answer?,

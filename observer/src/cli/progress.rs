@@ -1,5 +1,6 @@
 //! A sign of life while something takes longer than a moment. Knows the terminal only; nothing is shown where there is none.
 
+use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -8,6 +9,17 @@ use std::{
 
 /// What is quicker needs no sign.
 const A_MOMENT: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(100);
+
+/// How far something has come, with a word on what is left.
+pub(super) fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(1);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len}  {msg}  {elapsed}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.enable_steady_tick(TICK);
+    bar
+}
 
 /// Does `work`; when that takes longer than a moment, a line on standard error says what is being done until it is.
 pub(super) fn while_slow<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
@@ -16,8 +28,8 @@ pub(super) fn while_slow<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
         scope.spawn(move || {
             if wait.recv_timeout(A_MOMENT) == Err(RecvTimeoutError::Timeout) {
                 // Draws on standard error, and only when that is a terminal.
-                let sign = indicatif::ProgressBar::new_spinner().with_message(what);
-                sign.enable_steady_tick(Duration::from_millis(100));
+                let sign = ProgressBar::new_spinner().with_message(what);
+                sign.enable_steady_tick(TICK);
                 let _ = wait.recv();
                 sign.finish_and_clear();
             }

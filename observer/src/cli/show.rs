@@ -294,7 +294,7 @@ pub(super) fn is_search(body: &Body) -> bool {
         Body::Open(call) if call.errno == 0 => files::imported(body).is_none(),
         Body::Open(call) => files::is_missing(call.errno),
         Body::Stat(_) | Body::Access(_) | Body::Readlink(_) | Body::Scan(_) | Body::FileLook(_) => true,
-        Body::Import(_) => true,
+        Body::Import(_) | Body::CachedImport(_) => true,
         Body::Imported(import) => import.loaded,
         _ => false,
     }

@@ -32,8 +32,19 @@ pub enum Answer {
     Unproved(Vec<usize>, String),
 }
 
-/// Runs with these differences toggled, starting from that run. An error ends the search.
-pub type Test<'a, E> = dyn FnMut(Base, &BTreeSet<usize>) -> Result<Outcome, E> + 'a;
+/// A run to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Next<'a> {
+    /// What it starts from.
+    pub base: Base,
+    /// The differences that are toggled.
+    pub toggled: &'a BTreeSet<usize>,
+    /// How many runs are left, this one included: a guess until the set is found, and right from then on unless a run comes out otherwise.
+    pub left: usize,
+}
+
+/// Makes a run. An error ends the search.
+pub type Test<'a, E> = dyn FnMut(Next<'_>) -> Result<Outcome, E> + 'a;
 
 /// Finds the set. `count` differences are numbered from 0, the likeliest first; what a proof rests on is tried `repeat` times (at least
 /// once). `known` is kept up to date: the smallest set that turned one run into the other so far, for when the search is broken off.
@@ -46,8 +57,8 @@ pub fn search<E>(
     known: &mut Vec<usize>,
     test: &mut Test<'_, E>,
 ) -> Result<Answer, E> {
-    let mut search =
-        Search { all: (0..count).collect(), repeat: repeat.max(1), seen: BTreeMap::new(), known, test };
+    let (all, repeat) = ((0..count).collect(), repeat.max(1));
+    let mut search = Search { all, repeat, minimal: None, among: count, seen: BTreeMap::new(), known, test };
     let none = BTreeSet::new();
     // What was recorded must happen again, or nothing can be learnt from changing it.
     for base in [Base::Failing, Base::Working] {
@@ -64,6 +75,7 @@ pub fn search<E>(
             }
             continue;
         };
+        search.minimal = Some(minimal.clone());
         // Both runs again too: the set decides only where nothing else does.
         for base in [Base::Failing, Base::Working] {
             if !search.always(base, &none, base.outcome())? {
@@ -113,6 +125,10 @@ impl Base {
 struct Search<'s, 't, E> {
     all: BTreeSet<usize>,
     repeat: usize,
+    /// The set, once it is only to be proved.
+    minimal: Option<BTreeSet<usize>>,
+    /// How many differences it is looked for among, until then.
+    among: usize,
     /// What was tried: the last outcome, and how often.
     seen: BTreeMap<(Base, BTreeSet<usize>), (Outcome, usize)>,
     known: &'s mut Vec<usize>,
@@ -128,8 +144,22 @@ impl<E> Search<'_, '_, E> {
         }
     }
 
+    fn left(&self) -> usize {
+        let again = |set: &BTreeSet<usize>| {
+            let times = |base| self.seen.get(&(base, set.clone())).map_or(0, |(_, times)| *times);
+            [Base::Failing, Base::Working].map(|base| self.repeat.saturating_sub(times(base))).iter().sum()
+        };
+        let neither: usize = again(&BTreeSet::new());
+        match &self.minimal {
+            Some(minimal) => neither + again(minimal),
+            // Each halving asks of one half, and sometimes of the other.
+            None => neither + 2 * self.repeat + 2 * (self.among.max(2) - 1).ilog2() as usize + 1,
+        }
+    }
+
     fn run(&mut self, base: Base, set: &BTreeSet<usize>) -> Result<Outcome, E> {
-        let outcome = (self.test)(base, set)?;
+        let left = self.left();
+        let outcome = (self.test)(Next { base, toggled: set, left })?;
         let seen = self.seen.entry((base, set.clone())).or_insert((outcome, 0));
         *seen = (outcome, seen.1 + 1);
         if outcome == base.flipped() && (self.known.is_empty() || set.len() < self.known.len()) {
@@ -151,6 +181,8 @@ impl<E> Search<'_, '_, E> {
 
     /// A small subset that flips the base; `None` when all together do not.
     fn minimise(&mut self, base: Base) -> Result<Option<BTreeSet<usize>>, E> {
+        self.minimal = None;
+        self.among = self.all.len();
         const LIKELY: usize = 3;
         let alone = |one: usize| BTreeSet::from([one]);
         let flipped = base.flipped();
@@ -183,6 +215,7 @@ impl<E> Search<'_, '_, E> {
         let flipped = base.flipped();
         let mut parts = 2;
         while current.len() > 1 {
+            self.among = current.len();
             let size = current.len().div_ceil(parts);
             let chunks: Vec<BTreeSet<usize>> =
                 current.chunks(size).map(|chunk| chunk.iter().copied().collect()).collect();
@@ -228,15 +261,23 @@ mod tests {
     fn found(count: usize, fails: impl Fn(&BTreeSet<usize>) -> bool) -> (Answer, usize) {
         let mut runs = 0;
         let all: BTreeSet<usize> = (0..count).collect();
-        let answer = search::<Infallible>(count, 2, &mut Vec::new(), &mut |base, toggled| {
+        let mut last = 0;
+        let answer = search::<Infallible>(count, 2, &mut Vec::new(), &mut |Next { base, toggled, left }| {
             runs += 1;
+            assert!(left > 0);
+            last = left;
             let as_failing = match base {
                 Base::Failing => all.difference(toggled).copied().collect(),
                 Base::Working => toggled.clone(),
             };
             Ok(if fails(&as_failing) { Outcome::Fails } else { Outcome::Works })
         });
-        (answer.unwrap(), runs)
+        let answer = answer.unwrap();
+        assert!(
+            last == 1 || !matches!(answer, Answer::Proved(_)),
+            "{last} runs were said to be left at the end"
+        );
+        (answer, runs)
     }
 
     #[test]
@@ -263,7 +304,7 @@ mod tests {
     fn a_command_that_fails_now_and_then_proves_nothing() {
         for seed in 0..50_u64 {
             let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let answer = search::<Infallible>(12, 3, &mut Vec::new(), &mut |_, _| {
+            let answer = search::<Infallible>(12, 3, &mut Vec::new(), &mut |_| {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
@@ -277,7 +318,7 @@ mod tests {
     fn what_was_known_is_kept_when_it_is_broken_off() {
         let mut known = Vec::new();
         let mut runs = 0;
-        let broken = search::<()>(20, 2, &mut known, &mut |base, toggled| {
+        let broken = search::<()>(20, 2, &mut known, &mut |Next { base, toggled, .. }| {
             runs += 1;
             let flips = toggled.contains(&1);
             match (runs, base, flips) {

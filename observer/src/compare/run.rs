@@ -9,7 +9,7 @@ use crate::{
         Model,
         dramatiq::{self, Role},
         files,
-        process::Process,
+        process::{Execution, Process},
     },
     python::{self, Owner},
     session::{Ending, Header},
@@ -132,9 +132,10 @@ impl Run {
         raw: Vec<(u64, u64, Pid, Raw)>,
         touched: Touched,
     ) -> Self {
-        let chosen = chosen(&model).map(|process| (process.pid, process.program().cloned()));
-        let program_pid = chosen.as_ref().map(|(pid, _)| *pid);
-        let program = chosen.and_then(|(_, program)| program?.details.map(|exec| *exec));
+        let (program_pid, program) = match chosen(&model) {
+            Some((pid, program)) => (Some(pid), program.details.clone().map(|exec| *exec)),
+            None => (None, None),
+        };
         let of_tree =
             |pid: Pid| Some(pid) == program_pid || dramatiq::role(&model.processes, pid) == Role::Worker;
         let (mut prefix, mut stdlib, mut site) = (None, None, None);
@@ -182,19 +183,24 @@ impl Run {
     }
 }
 
-/// The process whose start is compared.
-fn chosen(model: &Model) -> Option<&Process> {
+/// The process and program whose start is compared.
+fn chosen(model: &Model) -> Option<(Pid, &Execution)> {
     let is_python = |process: &&Process| {
         let name = process.program().and_then(|program| program.exe.get());
         name.is_some_and(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("python")))
     };
     let speaks = |process: &&Process| model.amqp.links().any(|link| link.opened.pid == process.pid);
     let all = || model.processes.iter().filter(|process| process.program().is_some());
-    all()
+    let python = all()
         .find(|process| dramatiq::role(&model.processes, process.pid) == Role::Master)
         .or_else(|| all().filter(is_python).find(speaks))
-        .or_else(|| all().filter(is_python).last())
-        .or_else(|| all().next())
+        .or_else(|| all().filter(is_python).last());
+    // Without an interpreter it is all that was started, not what a shell came to at last.
+    let (process, program) = match python {
+        Some(process) => (process, process.program()),
+        None => all().next().map(|process| (process, process.execs.first()))?,
+    };
+    Some((process.pid, program?))
 }
 
 /// What a step is called; `None` for what is not compared step by step.

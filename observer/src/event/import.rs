@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Body, Known};
 
 /// CPython begins to find and load a module that is not loaded yet: what `-X importtime` measures (`import_find_and_load`,
-/// Python/import.c). Imports of loaded modules are no such event, and neither is `importlib.import_module`, which is Python code: what it
-/// loads shows in the files it opens.
+/// Python/import.c). `importlib.import_module` is no such event: it is Python code, and what it loads shows in the files it opens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Import {
     /// The absolute name.
@@ -15,11 +14,30 @@ pub struct Import {
     pub importer: Known<String>,
     /// The function of that file (`co_name`): `<module>` for its top level.
     pub function: Known<String>,
+    /// How many packages up from the importer's own the statement's name starts: 0 for `import x`, 1 for `from . import x`; `None`: not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<u32>,
     /// How many imports of the same thread it is inside of.
     pub depth: u32,
 }
 
-/// The same has come to its end.
+/// An import statement of a module that is loaded already, told once for each place (process, importer, function and module).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedImport {
+    /// The name as it was written: relative when `level` is not 0, and empty for `from . import x`.
+    pub module: Known<String>,
+    /// See [`Import::level`].
+    pub level: u32,
+    /// See [`Import::importer`]; also absent in a thread that has loaded no module yet.
+    pub importer: Known<String>,
+    /// See [`Import::function`].
+    pub function: Known<String>,
+    /// See [`Import::depth`].
+    pub depth: u32,
+}
+
+/// The import of a module that was not loaded has come to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
     /// The absolute name.
@@ -28,6 +46,9 @@ pub struct Imported {
     pub since_ns: u64,
     /// Whether there is a module; otherwise an exception was raised.
     pub loaded: bool,
+    /// The type of that exception (`tp_name`): `ModuleNotFoundError`; `None`: there was none, or it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
     /// How many imports of the same thread it was inside of.
     pub depth: u32,
 }
@@ -118,6 +139,10 @@ impl Body {
         match self {
             Self::Import(import) => {
                 let Import { module, importer, function, .. } = &mut **import;
+                [module, importer, function].into_iter().filter_map(Known::get_mut).for_each(each);
+            }
+            Self::CachedImport(import) => {
+                let CachedImport { module, importer, function, .. } = &mut **import;
                 [module, importer, function].into_iter().filter_map(Known::get_mut).for_each(each);
             }
             Self::Imported(import) => import.module.get_mut().into_iter().for_each(each),

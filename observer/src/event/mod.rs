@@ -11,7 +11,8 @@ mod import;
 
 pub use disk::{FileLook, ModuleSearch, Near, SourceLook};
 pub use import::{
-    Distribution, Distributions, Hiding, Import, ImportSight, Imported, Interpreter, ModuleShadows,
+    CachedImport, Distribution, Distributions, Hiding, Import, ImportSight, Imported, Interpreter,
+    ModuleShadows,
 };
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
@@ -391,6 +392,8 @@ pub enum Body {
     FileLook(FileLook),
     /// CPython begins to import a module that is not loaded yet.
     Import(Box<Import>),
+    /// CPython is asked for a module that is loaded already.
+    CachedImport(Box<CachedImport>),
     /// CPython has imported it, or failed to.
     Imported(Imported),
     /// This process runs a Python interpreter.
@@ -475,7 +478,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 48] = [
+    pub const KINDS: [&str; 49] = [
         "fork",
         "thread",
         "exec",
@@ -520,6 +523,7 @@ impl Body {
         "source-look",
         "file-look",
         "import",
+        "cached-import",
         "imported",
         "interpreter",
         "distributions",
@@ -573,6 +577,7 @@ impl Body {
             Self::SourceLook(_) => "source-look",
             Self::FileLook(_) => "file-look",
             Self::Import(_) => "import",
+            Self::CachedImport(_) => "cached-import",
             Self::Imported(_) => "imported",
             Self::Interpreter(_) => "interpreter",
             Self::Distributions(_) => "distributions",

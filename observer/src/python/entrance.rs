@@ -2,8 +2,8 @@
 //! runs nothing, knows nothing of probes.
 //!
 //! `import_find_and_load` (Python/import.c, 3.8 to 3.14) is what `-X importtime` measures. It is static and always inlined, so it has no
-//! symbol, and the exported `PyImport_ImportModuleLevelObject` around it runs for every import statement, those of loaded modules too:
-//! thousands of times as often. But inside stand two calls that can be recognised in any build, stripped ones too:
+//! symbol. The exported `PyImport_ImportModuleLevelObject` around it runs for every import statement, those of loaded modules too; inside
+//! stand two calls that can be recognised in any build, stripped ones too:
 //!
 //! - `_PySys_Audit(tstate, "import", "OOOOO", abs_name, …)`, the only place that hands these two strings over as second and third
 //!   argument;
@@ -38,12 +38,17 @@ const TO_END: usize = 2_000;
 const TO_BRANCH: usize = 12;
 /// Bytes around the third argument within which the second is.
 const NEAR: u64 = 96;
+/// What is read at the entrance (the name and the level of `(name, globals, locals, fromlist, level)`), and at the end.
+const ARGUMENTS: [Register; 3] = [Register::RDI, Register::R8, Register::RSP];
+const RESULT: [Register; 2] = [Register::RAX, Register::RSP];
 /// More ends than this are not to be believed.
 const MOST_ENDS: usize = 4;
 
 /// Places in a file, as offsets in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entrance {
+    /// Of the function that every import statement calls, its arguments in their registers.
+    pub call: u64,
     /// Of the call that begins an import.
     pub start: u64,
     /// Behind the calls that do it.
@@ -144,7 +149,9 @@ pub fn find(path: &Path, minor: Option<u32>) -> Result<Entrance, NoEntrance> {
     let called = CALL_METHOD.iter().filter_map(|name| symbols.get(name).copied()).collect();
     let image = Image { code: sections, functions: called, slots: slots(&elf) };
     let (start, ends) = image.search(&formats, &events).ok_or(NoEntrance::NotRecognised)?;
-    Ok(Entrance { start, ends, version, layout })
+    let call = symbols.get(IMPORT).map(|address| image.cheapest(*address, &ARGUMENTS));
+    let call = call.and_then(|address| image.file_offset(address)).ok_or(NoEntrance::NotRecognised)?;
+    Ok(Entrance { call, start, ends, version, layout })
 }
 
 /// Where the dynamic linker puts the addresses of the functions that call a method.
@@ -226,7 +233,7 @@ impl Image {
             let Some(instruction) = self.decode(address) else { continue };
             match instruction.flow_control() {
                 FlowControl::Call | FlowControl::IndirectCall if self.calls_method(&instruction) => {
-                    ends.push(self.file_offset(self.cheapest(instruction.next_ip()))?);
+                    ends.push(self.file_offset(self.cheapest(instruction.next_ip(), &RESULT))?);
                 }
                 FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {
                     next.push_back(instruction.next_ip());
@@ -243,9 +250,9 @@ impl Image {
         (1..=MOST_ENDS).contains(&ends.len()).then_some(ends)
     }
 
-    /// From here on, as long as the result still stands in its register, the first instruction that the kernel carries out itself when a
+    /// From here on, as long as these registers are not written to, the first instruction that the kernel carries out itself when a
     /// probe stands on it (Linux 5.17 to 6.18, `arch/x86/kernel/uprobes.c`: jumps, calls, pushes, `nop`); any other costs a second trap.
-    fn cheapest(&self, from: u64) -> u64 {
+    fn cheapest(&self, from: u64, kept: &[Register]) -> u64 {
         let mut factory = InstructionInfoFactory::new();
         let mut next = from;
         for _ in 0..TO_BRANCH {
@@ -259,8 +266,7 @@ impl Image {
             }
             let writes = |used: &UsedRegister| {
                 let register = used.register().full_register();
-                !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
-                    && matches!(register, Register::RAX | Register::RSP)
+                !matches!(used.access(), OpAccess::Read | OpAccess::CondRead) && kept.contains(&register)
             };
             let passable = instruction.flow_control() == FlowControl::Next
                 && !factory.info(&instruction).used_registers().iter().any(writes);

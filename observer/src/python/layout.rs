@@ -20,6 +20,10 @@ pub struct Layout {
     pub compact: u32,
     /// In the state of a `str`: bits of `interned`, before `kind`.
     pub interned_bits: u32,
+    /// In `PyThreadState`: the exception that is being raised. `None`: not known.
+    pub exception: Option<u32>,
+    /// Whether its type stands there instead (`curexc_type`, up to 3.11).
+    pub exception_is_type: bool,
 }
 
 /// `_Py_DebugOffsets` begins with this (3.13, `internal/pycore_runtime.h`).
@@ -30,13 +34,32 @@ pub const DEBUG_OFFSETS_LEN: usize = 64 * 8;
 impl Layout {
     /// Of `3.minor`. `debug_offsets` is the beginning of `_PyRuntime`, which tells of itself from 3.13 on. `None`: not known.
     pub fn of(minor: u32, debug_offsets: Option<&[u8]>) -> Option<Self> {
-        let old_text = Self { ascii: 48, compact: 72, interned_bits: 2, ..Self::default() };
+        let old_text =
+            Self { ascii: 48, compact: 72, interned_bits: 2, exception_is_type: true, ..Self::default() };
         let interned_bits = if minor >= 14 { 16 } else { 2 };
         let new_text = Self { ascii: 40, compact: 56, interned_bits, ..Self::default() };
         Some(match minor {
-            9 | 10 => Self { frame: 24, code: 32, filename: Some(104), name: 112, ..old_text },
-            11 => Self { frame: 56, inner: Some(8), code: 32, filename: Some(112), name: 120, ..old_text },
-            12 => Self { frame: 56, inner: Some(0), code: 0, filename: Some(112), name: 120, ..new_text },
+            9 | 10 => {
+                Self { frame: 24, code: 32, filename: Some(104), name: 112, exception: Some(88), ..old_text }
+            }
+            11 => Self {
+                frame: 56,
+                inner: Some(8),
+                code: 32,
+                filename: Some(112),
+                name: 120,
+                exception: Some(96),
+                ..old_text
+            },
+            12 => Self {
+                frame: 56,
+                inner: Some(0),
+                code: 0,
+                filename: Some(112),
+                name: 120,
+                exception: Some(96),
+                ..new_text
+            },
             13 | 14 => debug_offsets.and_then(|bytes| told(minor, bytes, new_text)).unwrap_or(new_text),
             _ => return None,
         })
@@ -57,8 +80,11 @@ fn told(minor: u32, bytes: &[u8], text: Layout) -> Option<Layout> {
     let frame = thread_state + if minor == 13 { 9 } else { 10 };
     let code = frame + if minor == 13 { 6 } else { 7 };
     let near = |offset: u32| (offset < 1024 && offset.is_multiple_of(8)).then_some(offset);
+    let current_frame = near(word(thread_state + 4)?)?;
     Some(Layout {
-        frame: near(word(thread_state + 4)?)?,
+        frame: current_frame,
+        // Behind it stand two functions and two objects, for tracing and profiling (3.13 and 3.14).
+        exception: Some(current_frame + 40),
         code: near(word(frame + 2)?)?,
         filename: Some(near(word(code + 1)?).filter(|offset| *offset > 0)?),
         name: near(word(code + 2)?)?,

@@ -73,6 +73,13 @@ pub fn lines(part: &Part<'_>, tree: bool, all: bool, limit: Option<u64>, started
         lines.extend(hiding(program));
         lines.extend(search_path(&part.path));
     }
+    let cached = program.cached.iter().filter(|one| part.until_ns.is_none_or(|until| one.at_ns <= until));
+    let cached = cached.count() as u64;
+    if cached > 0 {
+        let count = units::counted(cached, "further import statement");
+        let text = format!("  {count} asked for what was loaded already; --format json lists them");
+        lines.push(Line::new().with(DIM, text));
+    }
     if program.left_out > 0 {
         let count = units::counted(program.left_out, "module");
         lines.push(Line::new().with(ODD, format!("  {count} not kept")));
@@ -114,7 +121,10 @@ fn one(module: &Module, depth: usize, part: &Part<'_>) -> Line {
     line.push(style, &module.name).push(style, if module.name_cut { "…" } else { "" });
     let going_on = part.until_ns.is_some_and(|until| module.end_ns.is_none_or(|end| end > until));
     match module.loaded {
-        Some(false) => line.push(BAD, "  failed"),
+        Some(false) => {
+            let with = module.exception.as_ref().map_or_else(String::new, |kind| format!(" with {kind}"));
+            line.push(BAD, format!("  failed{with}"))
+        }
         _ if module.inferred => line.push(DIM, "  (inferred)"),
         None => line.push(ODD, "  never ended"),
         Some(true) if going_on => line.push(ODD, "  not ended by then"),

@@ -2,7 +2,10 @@
 
 use super::style::{BAD, DIM, Line, ODD, PLAIN};
 use crate::{
-    event::{Distribution, Distributions, Import, ImportSight, Imported, Interpreter, Known, ModuleShadows},
+    event::{
+        CachedImport, Distribution, Distributions, Import, ImportSight, Imported, Interpreter, Known,
+        ModuleShadows,
+    },
     words::units,
 };
 
@@ -16,9 +19,26 @@ fn name(module: &Known<String>) -> String {
 
 /// An import that begins.
 pub(super) fn import<'a>(line: &'a mut Line, import: &Import) -> &'a mut Line {
-    line.push(PLAIN, "  ".repeat((import.depth as usize).min(20))).push(PLAIN, name(&import.module));
-    if let Some(importer) = import.importer.get() {
-        let function = import.function.get().filter(|function| *function != "<module>");
+    line.push(PLAIN, indent(import.depth)).push(PLAIN, name(&import.module));
+    by(line, &import.importer, &import.function)
+}
+
+/// An import of what is loaded.
+pub(super) fn cached<'a>(line: &'a mut Line, import: &CachedImport) -> &'a mut Line {
+    let dots = ".".repeat(import.level.min(10) as usize);
+    line.push(PLAIN, indent(import.depth)).push(PLAIN, format!("{dots}{}", name(&import.module)));
+    line.push(DIM, ", loaded already");
+    by(line, &import.importer, &import.function)
+}
+
+fn indent(depth: u32) -> String {
+    "  ".repeat((depth as usize).min(20))
+}
+
+/// Whose code asks.
+fn by<'a>(line: &'a mut Line, importer: &Known<String>, function: &Known<String>) -> &'a mut Line {
+    if let Some(importer) = importer.get() {
+        let function = function.get().filter(|function| *function != "<module>");
         let function = function.map_or_else(String::new, |function| format!(", in {function}"));
         line.push(DIM, format!("  by {importer}{function}"));
     }
@@ -27,9 +47,10 @@ pub(super) fn import<'a>(line: &'a mut Line, import: &Import) -> &'a mut Line {
 
 /// An import that has ended.
 pub(super) fn imported<'a>(line: &'a mut Line, import: &Imported, at_ns: u64) -> &'a mut Line {
-    line.push(PLAIN, "  ".repeat((import.depth as usize).min(20))).push(PLAIN, name(&import.module));
+    line.push(PLAIN, indent(import.depth)).push(PLAIN, name(&import.module));
     if !import.loaded {
         line.push(BAD, " failed");
+        line.push(BAD, import.exception.as_ref().map_or_else(String::new, |kind| format!(" with {kind}")));
     }
     line.push(DIM, format!(" after {}", units::duration(at_ns.saturating_sub(import.since_ns))))
 }

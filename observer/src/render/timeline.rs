@@ -95,6 +95,7 @@ fn describe(line: &mut Line, event: &Event) {
         Body::SourceLook(look) => disk::look(line, look),
         Body::FileLook(look) => disk::text(line, look),
         Body::Import(import) => modules::import(line, import),
+        Body::CachedImport(import) => modules::cached(line, import),
         Body::Imported(import) => modules::imported(line, import, event.at_ns),
         Body::Interpreter(interpreter) => modules::interpreter(line, interpreter),
         Body::Distributions(distributions) => modules::distributions(line, distributions),

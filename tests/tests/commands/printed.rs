@@ -147,3 +147,19 @@ fn tab_completion_is_a_script_that_a_shell_takes() {
     shell.stdin.take().unwrap().write_all(&output.stdout).unwrap();
     assert!(shell.wait_with_output().unwrap().status.success());
 }
+
+#[test]
+fn what_the_command_leaves_running_is_named() {
+    let scene = Scene::new().unwrap();
+    let left = "exec >pid 2>&1; sleep 600 & echo $!";
+    let mut attach = scene.attach("left").unwrap();
+    let output =
+        run(attach.args(["--", "/bin/sh", "-c", left]).current_dir(scene.path("")).stderr(Stdio::piped()));
+    let pid = fs::read_to_string(scene.path("pid")).unwrap();
+    let pid = pid.trim();
+    let text = said(&output);
+    // Nobody else ends it.
+    assert!(Command::new("kill").arg(pid).status().unwrap().success(), "it is not running any more: {text}");
+    let line = format!("the command left 1 process running, no longer observed; to end them: kill {pid}\n");
+    assert!(text.contains(&line), "{text}");
+}

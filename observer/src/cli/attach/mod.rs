@@ -221,7 +221,12 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let model = progress::while_slow("reading the session", || derive(&path, &wanted));
     if !args.quiet {
         match model {
-            Ok(model) => explanation(&path, &model, context),
+            Ok(model) => {
+                explanation(&path, &model, context);
+                if root.is_some() {
+                    left_behind(&model);
+                }
+            }
             Err(error) => {
                 say(&format!("observer: cannot explain: {error:#}; the session is {}", path.display()));
             }
@@ -257,6 +262,26 @@ fn explanation(path: &Path, model: &Model, context: &Context) {
     if let Err(error) = shown {
         say(&format!("observer: cannot print the explanation: {error:#}; the session is {}", path.display()));
     }
+}
+
+/// Says which processes the command has left: we end it, and nobody else.
+fn left_behind(model: &Model) {
+    const NAMED: usize = 5;
+    // What has ended meanwhile is nobody's concern.
+    let left = model
+        .processes
+        .iter()
+        .filter(|process| process.alive() && !matches!(proc::state(process.pid.0), None | Some('Z')));
+    let pids: Vec<String> = left.map(|process| process.pid.to_string()).collect();
+    if pids.is_empty() {
+        return;
+    }
+    let more = if pids.len() > NAMED { " …" } else { "" };
+    say(&format!(
+        "observer: the command left {} running, no longer observed; to end them: kill {}{more}",
+        units::counted(pids.len() as u64, "process"),
+        pids.iter().take(NAMED).cloned().collect::<Vec<_>>().join(" "),
+    ));
 }
 
 /// To standard error; if nobody reads it there is nothing to be done about it.

@@ -1,7 +1,6 @@
 //! Makes and judges one run after the other. Knows `observer attach` and sessions; nothing of how the next run is chosen.
 
 use std::{
-    collections::BTreeSet,
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -13,18 +12,23 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
 use lapin::options::QueuePurgeOptions;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
 use std::os::fd::AsRawFd as _;
 
-use super::{Args, Base, Outcome, base_name};
+use super::{Args, Outcome, base_name};
 use crate::{
-    cli::{client, printable, printable_lines},
-    compare::toggle::{self, Start, Toggle},
+    cli::{client, printable, printable_lines, progress},
+    compare::{
+        bisect::Next,
+        toggle::{self, Start, Toggle},
+    },
     diagnose::{self, case::Case, catalogue::Code},
     fold,
     session::{Filter, Session, StateDir},
+    words::units,
 };
 
 /// Somebody pressed Ctrl-C.
@@ -68,6 +72,8 @@ pub(super) struct Runner<'a> {
     prefix: String,
     records: Vec<Record>,
     interrupted: Arc<AtomicBool>,
+    /// On standard error, and only when that is a terminal.
+    bar: ProgressBar,
 }
 
 impl<'a> Runner<'a> {
@@ -99,19 +105,26 @@ impl<'a> Runner<'a> {
             prefix: format!("bisect-{}", dir.new_id()?),
             records: Vec::new(),
             interrupted,
+            bar: progress::bar(),
         })
     }
 
     /// What was run.
     pub(super) fn finish(self) -> Vec<Record> {
+        self.bar.finish_and_clear();
         self.records
     }
 
     /// Runs with these toggled, and judges.
-    pub(super) fn run(&mut self, base: Base, toggled: &BTreeSet<usize>) -> anyhow::Result<Outcome> {
+    pub(super) fn run(&mut self, next: Next<'_>) -> anyhow::Result<Outcome> {
+        let Next { base, toggled, left } = next;
         if self.interrupted.load(Ordering::Acquire) {
             return Err(Interrupted.into());
         }
+        let done = self.records.len() as u64;
+        self.bar.set_length(done + left as u64);
+        self.bar.set_position(done);
+        self.bar.set_message(format!("about {} left", units::counted(left as u64, "run")));
         self.prepare_broker()?;
         let start = toggle::start(self.working, self.failing, self.toggles, base, toggled);
         let name = format!("{}-{}", self.prefix, self.records.len() + 1);
@@ -152,7 +165,8 @@ impl<'a> Runner<'a> {
             record.base,
             record.verdict
         );
-        let _ = writeln!(std::io::stderr(), "{}", printable_lines(&line));
+        // Above the bar, where there is one.
+        self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{}", printable_lines(&line))));
     }
 
     fn attach(&self, start: &Start, name: &str) -> anyhow::Result<()> {

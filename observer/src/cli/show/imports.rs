@@ -11,7 +11,7 @@ use crate::{
     model::{
         Model,
         ladder::{self, Ladder, Rung},
-        modules::{Before, Module, Program},
+        modules::{Before, Cached, Module, Program},
     },
     render::{
         imports::{self, ModulePath, Part},
@@ -126,7 +126,7 @@ pub(super) fn screen(
     let last = match parts.as_slice() {
         [] => "no imports: no Python was seen to run",
         _ => {
-            "not seen: imports of modules that were loaded already; archives on the module path that held nothing"
+            "not seen: archives on the module path that held nothing; further statements of one place for one loaded module"
         }
     };
     Line::new().with(DIM, last).write(out, None)?;
@@ -174,7 +174,18 @@ struct Told<'a> {
     modules: Vec<One<'a>>,
     /// Places in `modules` in the order in which they were ready, or had failed: as `-X importtime` prints them.
     ended: Vec<usize>,
+    /// Import statements whose module was loaded already: the first of each place.
+    cached: Vec<Again<'a>>,
     left_out: u64,
+}
+
+#[derive(Serialize)]
+struct Again<'a> {
+    #[serde(flatten)]
+    cached: &'a Cached,
+    /// The absolute name; null when it is relative to a package that is not known.
+    module: Option<String>,
+    since_start_ns: i64,
 }
 
 #[derive(Serialize)]
@@ -221,6 +232,16 @@ impl<'a> Told<'a> {
             pth: &program.pth,
             customized: program.customized().map(|module| module.name.as_str()).collect(),
             shadows: program.shadows.as_ref(),
+            cached: program
+                .cached
+                .iter()
+                .filter(|cached| part.until_ns.is_none_or(|until| cached.at_ns <= until))
+                .map(|cached| Again {
+                    module: program.absolute(cached, &by_file),
+                    since_start_ns: since(cached.at_ns),
+                    cached,
+                })
+                .collect(),
             ended: program.ended.iter().copied().filter(|at| *at < modules.len()).collect(),
             modules,
             left_out: program.left_out,

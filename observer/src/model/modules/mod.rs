@@ -9,7 +9,7 @@ mod program;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use program::{Before, Program};
+pub use program::{Before, Cached, Program};
 use serde::Serialize;
 
 use super::{files, mark::Mark};
@@ -48,6 +48,12 @@ pub struct Module {
     pub end_ns: Option<u64>,
     /// Whether it was imported; `None`: not seen.
     pub loaded: Option<bool>,
+    /// The type of the exception with which it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
+    /// How many packages up the statement's name started (see [`crate::event::Import::level`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<u32>,
     /// The module during whose import it was imported, by its place in the list.
     pub parent: Option<usize>,
     /// How many modules it is inside of.
@@ -146,7 +152,12 @@ impl Modules {
             }),
             Body::Imported(import) => {
                 if let Some(program) = self.current(event.pid) {
-                    program.imported(event.at_ns, event.tid, import.since_ns, import.loaded);
+                    program.imported(event.at_ns, event.tid, import);
+                }
+            }
+            Body::CachedImport(import) => {
+                if let Some(program) = self.current(event.pid) {
+                    program.cached_import(Mark::new(id, event), event.tid, import);
                 }
             }
             Body::Open(call) if call.flags & 3 == 0 => self.opened(Mark::new(id, event), event.tid, call),

@@ -8,9 +8,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::{MAX_PTH, MAX_TRIED, Mark, Module, TOP_LEVEL};
+use super::{MAX_MODULES, MAX_PTH, MAX_TRIED, Mark, Module, TOP_LEVEL};
 use crate::{
-    event::{Import, Interpreter, Known, ModuleShadows, Pid, Tid},
+    event::{CachedImport, Import, Imported, Interpreter, Known, ModuleShadows, Pid, Tid},
     python::{Owner, naming},
 };
 
@@ -21,6 +21,25 @@ pub struct Before {
     pub pid: Pid,
     /// How many modules its parent had imported, itself or before it was forked in turn.
     pub modules: u64,
+}
+
+/// An import statement whose module was loaded already: the first of each place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cached {
+    /// The name as it was written.
+    pub name: String,
+    /// See [`crate::event::Import::level`].
+    pub level: u32,
+    /// The thread.
+    pub tid: Tid,
+    /// The event.
+    pub event: u64,
+    /// When.
+    pub at_ns: u64,
+    /// The file whose code asked.
+    pub importer: Option<String>,
+    /// The function of that file.
+    pub function: Option<String>,
 }
 
 /// What one program in one process imported.
@@ -36,6 +55,8 @@ pub struct Program {
     pub modules: Vec<Module>,
     /// The places of those whose end was seen, in the order in which they ended.
     pub ended: Vec<usize>,
+    /// Statements that asked for modules which were loaded.
+    pub cached: Vec<Cached>,
     /// Modules that are not kept because there were too many.
     pub left_out: u64,
     /// What it had from the beginning; `None`: it was started, not forked.
@@ -50,6 +71,15 @@ pub struct Program {
     files: Arc<HashSet<u64>>,
     /// Bytecode a thread looked for in vain, last.
     pub(super) missed: HashMap<Tid, String>,
+}
+
+/// A name, and whether it is only the beginning of one.
+fn name(module: &Known<String>) -> (String, bool) {
+    match module {
+        Known::Is(name) => (name.clone(), false),
+        Known::Partial { partial, .. } => (partial.clone(), true),
+        Known::Absent { .. } => ("?".to_owned(), true),
+    }
 }
 
 fn hash(path: &str) -> u64 {
@@ -107,6 +137,35 @@ impl Program {
         })
     }
 
+    /// The absolute name of what a statement asked for; `None` when it is relative to a package that is not known.
+    pub fn absolute(&self, cached: &Cached, by_file: &HashMap<&str, &str>) -> Option<String> {
+        let Some(up) = cached.level.checked_sub(1) else { return Some(cached.name.clone()) };
+        let importer = cached.importer.as_deref()?;
+        let mut package = *by_file.get(importer)?;
+        let is_package = importer.ends_with("/__init__.py");
+        for _ in 0..up + u32::from(!is_package) {
+            package = package.rsplit_once('.')?.0;
+        }
+        let dot = if cached.name.is_empty() { "" } else { "." };
+        Some(format!("{package}{dot}{}", cached.name))
+    }
+
+    pub(super) fn cached_import(&mut self, mark: Mark, tid: Tid, import: &CachedImport) {
+        if self.cached.len() >= MAX_MODULES {
+            self.left_out += 1;
+            return;
+        }
+        self.cached.push(Cached {
+            name: name(&import.module).0,
+            level: import.level,
+            tid,
+            event: mark.event,
+            at_ns: mark.at_ns,
+            importer: import.importer.get().cloned(),
+            function: import.function.get().cloned(),
+        });
+    }
+
     pub(super) fn is_known(&self, path: &str) -> bool {
         self.files.contains(&hash(path))
     }
@@ -118,11 +177,7 @@ impl Program {
     }
 
     pub(super) fn import(&mut self, mark: Mark, tid: Tid, import: &Import) {
-        let (name, name_cut) = match &import.module {
-            Known::Is(name) => (name.clone(), false),
-            Known::Partial { partial, .. } => (partial.clone(), true),
-            Known::Absent { .. } => ("?".to_owned(), true),
-        };
+        let (name, name_cut) = name(&import.module);
         let importer = import.importer.get().cloned();
         let function = import.function.get().cloned();
         let modules = &self.modules;
@@ -157,6 +212,8 @@ impl Program {
             start_ns: mark.at_ns,
             end_ns: None,
             loaded: None,
+            exception: None,
+            level: import.level,
             parent,
             depth,
             file: None,
@@ -168,16 +225,18 @@ impl Program {
         });
     }
 
-    pub(super) fn imported(&mut self, at_ns: u64, tid: Tid, since_ns: u64, loaded: bool) {
+    pub(super) fn imported(&mut self, at_ns: u64, tid: Tid, import: &Imported) {
         let Some(stack) = self.stacks.get_mut(&tid) else { return };
         let modules = &mut self.modules;
-        let is_it = |at: usize| modules.get(at).is_some_and(|one| !one.inferred && one.start_ns == since_ns);
+        let is_it =
+            |at: usize| modules.get(at).is_some_and(|one| !one.inferred && one.start_ns == import.since_ns);
         let Some(place) = stack.iter().rposition(|at| is_it(*at)) else { return };
         let at = stack[place];
         stack.truncate(place);
         let Some(module) = modules.get_mut(at) else { return };
         module.end_ns = Some(at_ns);
-        module.loaded = Some(loaded);
+        module.loaded = Some(import.loaded);
+        module.exception.clone_from(&import.exception);
         module.settle();
         let (parent, took) = (module.parent, at_ns.saturating_sub(module.start_ns));
         self.ended.push(at);
@@ -244,6 +303,8 @@ impl Program {
             start_ns: mark.at_ns,
             end_ns: None,
             loaded: None,
+            exception: None,
+            level: None,
             parent,
             depth,
             file: Some(path),

@@ -11,6 +11,7 @@ fn import(at_us: u64, module: &str, importer: &str, depth: u32) -> Event {
         module: Known::Is(module.into()),
         importer: Known::Is(importer.into()),
         function: Known::Is(TOP_LEVEL.into()),
+        level: Some(0),
         depth,
     }));
     at(at_us, WORKER, WORKER, body)
@@ -22,7 +23,7 @@ fn imported(at_us: u64, module: &str, since_us: u64, depth: u32) -> Event {
 
 fn ended(at_us: u64, module: &str, since_us: u64, depth: u32, loaded: bool) -> Event {
     let (module, since_ns) = (Known::Is(module.into()), STARTED_NS + since_us * 1_000);
-    at(at_us, WORKER, WORKER, Body::Imported(Imported { module, since_ns, loaded, depth }))
+    at(at_us, WORKER, WORKER, Body::Imported(Imported { module, since_ns, loaded, exception: None, depth }))
 }
 
 fn open(at_us: u64, path: &str) -> Event {

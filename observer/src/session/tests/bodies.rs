@@ -108,7 +108,7 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 15] {
+fn brokers() -> [Body; 16] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =
@@ -211,12 +211,21 @@ fn brokers() -> [Body; 15] {
             module: Known::Is("app.tasks".into()),
             importer: Known::Is("/srv/app/main.py".into()),
             function: Known::none(),
+            level: Some(0),
             depth: 1,
+        })),
+        Body::CachedImport(Box::new(CachedImport {
+            module: Known::Is(String::new()),
+            level: 1,
+            importer: Known::Is("/srv/app/main.py".into()),
+            function: Known::Is("later".into()),
+            depth: 0,
         })),
         Body::Imported(Imported {
             module: Known::Is("app.tasks".into()),
             since_ns: 7,
-            loaded: true,
+            loaded: false,
+            exception: Some("ModuleNotFoundError".into()),
             depth: 1,
         }),
         Body::Interpreter(Box::new(Interpreter {
@@ -291,6 +300,7 @@ const fn complete(body: &Body) -> bool {
         | Body::SourceLook(_)
         | Body::FileLook(_)
         | Body::Import(_)
+        | Body::CachedImport(_)
         | Body::Imported(_)
         | Body::Interpreter(_)
         | Body::Distributions(_)

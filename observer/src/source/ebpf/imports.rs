@@ -122,6 +122,8 @@ pub(super) fn wire(entrance: &Entrance) -> observer_ebpf::Python {
         ascii: layout.ascii,
         compact: layout.compact,
         interned_bits: layout.interned_bits,
+        exception: layout.exception.unwrap_or(0),
+        exception_is_type: u32::from(layout.exception_is_type),
         pad: 0,
     }
 }

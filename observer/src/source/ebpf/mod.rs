@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     capability::Description,
-    event::{Body, Event, Hop, Origin, Pid, Tid},
+    event::{Body, Event, Hop, NoteLevel, Origin, Pid, Tid},
     python::installed::Start,
 };
 
@@ -35,6 +35,9 @@ const BULK_SIZE: u32 = 8 * 1024 * 1024;
 /// How often threads are looked over for calls that do not return, and processes for being stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STUCK_NS: u64 = 1_000_000_000;
+/// Import statements a look that are worth what it costs to hear of them, about a microsecond each; and how many more there may have been.
+const IMPORTS_A_LOOK: u64 = 10_000;
+const IMPORTS_BEYOND: u64 = 20_000;
 /// Largest and default number of bytes kept of one call.
 pub const SNAPLEN_MAX: u64 = (observer_ebpf::CHUNK * observer_ebpf::DATA_CHUNKS) as u64;
 
@@ -51,6 +54,8 @@ pub struct Ebpf {
     states: HashMap<u32, char>,
     pipes: proc::PipeHolders,
     interpreters: imports::Interpreters,
+    /// Import statements beyond those that are worth their cost.
+    imports_beyond: u64,
     last_facts: Arc<OnceLock<Vec<ProgramFacts>>>,
 }
 
@@ -81,6 +86,7 @@ impl Ebpf {
             states: HashMap::new(),
             pipes: proc::PipeHolders::default(),
             interpreters: imports::Interpreters::default(),
+            imports_beyond: 0,
             last_facts: Arc::default(),
         })
     }
@@ -164,7 +170,7 @@ impl Ebpf {
 
     fn track_thread(&mut self, tid: u32, armed: u32) -> Result<(), SourceError> {
         // −2: it may be in a call already, and what that call returns is ours to record.
-        let thread = Thread { enter_ns: proc::monotonic_ns(), enter_ticks: 0, nr: -2, armed };
+        let thread = Thread { enter_ns: proc::monotonic_ns(), enter_ticks: 0, nr: -2, armed, python: 0 };
         self.programs.threads.insert(tid, Plain(thread), 0).map_err(|answer| full(tid, &answer))
     }
 
@@ -206,9 +212,23 @@ impl Ebpf {
         }
     }
 
+    /// A program that imports all the time would pay for each statement: it is asked no more.
+    fn look_at_imports(&mut self, now: u64) {
+        let statements = self.imports_beyond + self.decoder.import_statements();
+        self.imports_beyond = statements.saturating_sub(IMPORTS_A_LOOK);
+        if self.imports_beyond > IMPORTS_BEYOND && self.programs.forget_calls() {
+            let text = format!(
+                "more than {IMPORTS_A_LOOK} import statements a second: those of loaded modules are not recorded from here on"
+            );
+            let body = Body::Note { level: NoteLevel::Warning, text };
+            self.own.push(own_event(now, Pid(0), Tid(0), body));
+        }
+    }
+
     /// Threads that sit in a call, processes that are stopped.
     fn look_over(&mut self) {
         let now = proc::monotonic_ns();
+        self.look_at_imports(now);
         let mut stuck = HashMap::new();
         for (tid, thread) in self.programs.threads.iter().flatten() {
             let Plain(thread) = thread;
@@ -267,14 +287,7 @@ fn full(id: u32, answer: &dyn std::error::Error) -> SourceError {
 
 impl Source for Ebpf {
     fn describe(&self) -> Description {
-        Description {
-            name: "ebpf".into(),
-            unseen: call::UNSEEN
-                .into_iter()
-                .chain(["imports of modules that are loaded already"])
-                .map(String::from)
-                .collect(),
-        }
+        Description { name: "ebpf".into(), unseen: call::UNSEEN.map(String::from).to_vec() }
     }
 
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<Flow, SourceError> {

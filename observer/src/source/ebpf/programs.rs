@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, ProgramArray, RingBuf},
     programs::{
         Program, ProgramFd, RawTracePoint, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
     },
 };
 use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Python, Settings, Thread, WATCHED_WORDS, kind};
@@ -68,6 +68,11 @@ const ON_EXIT: &[(&str, &[&str])] = &[
     ("splice", &["splice"]),
 ];
 
+/// Probes in interpreters.
+const IMPORT_CALL: &str = "import_call";
+const IMPORT_START: &str = "import_start";
+const IMPORT_END: &str = "import_end";
+
 /// aya asks for a promise that any bytes are a value.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -97,6 +102,8 @@ pub(super) struct Programs {
     pub(super) threads: BpfHashMap<MapData, u32, Plain<Thread>>,
     pub(super) ports: BpfHashMap<MapData, u16, u8>,
     pythons: Array<MapData, Plain<Python>>,
+    /// The probes at import statements.
+    calls: Vec<UProbeLinkId>,
     pub(super) lost: PerCpuArray<MapData, [u64; kind::SLOTS]>,
     pub(super) vital: RingBuf<MapData>,
     pub(super) bulk: RingBuf<MapData>,
@@ -227,6 +234,7 @@ impl Programs {
             threads: map!("THREADS"),
             ports: map!("PORTS"),
             pythons: map!("PYTHONS"),
+            calls: Vec::new(),
             lost: map!("LOST"),
             vital: map!("VITAL"),
             bulk: map!("BULK"),
@@ -277,15 +285,30 @@ impl Programs {
         };
         self.pythons.set(slot, Plain(imports::wire(entrance)), 0).map_err(|answer| refused(&answer))?;
         // The ends first: a beginning without an end would look as if it went on.
-        let ends = entrance.ends.iter().map(|end| ("import_end", *end));
-        for (name, offset) in ends.chain([("import_start", entrance.start)]) {
+        let ends = entrance.ends.iter().map(|end| (IMPORT_END, *end));
+        for (name, offset) in ends.chain([(IMPORT_START, entrance.start), (IMPORT_CALL, entrance.call)]) {
             let program = self.ebpf.program_mut(name).ok_or("the eBPF object has no probe for imports")?;
             let program: &mut UProbe = program.try_into().map_err(|answer| refused(&answer))?;
             let location = UProbeAttachLocation::AbsoluteOffset(offset);
             let point = UProbeAttachPoint { location, cookie: Some(slot.into()) };
-            program.attach(point, file, UProbeScope::AllProcesses).map_err(|answer| refused(&answer))?;
+            let link =
+                program.attach(point, file, UProbeScope::AllProcesses).map_err(|answer| refused(&answer))?;
+            if name == IMPORT_CALL {
+                self.calls.push(link);
+            }
         }
         Ok(())
+    }
+
+    /// Lets go of the probes at import statements. Whether there were any.
+    pub(super) fn forget_calls(&mut self) -> bool {
+        let program = self.ebpf.program_mut(IMPORT_CALL).and_then(|program| program.try_into().ok());
+        let Some(program): Option<&mut UProbe> = program else { return false };
+        let any = !self.calls.is_empty();
+        for link in self.calls.drain(..) {
+            let _ = program.detach(link);
+        }
+        any
     }
 
     /// Facts of every loaded program, by name.

@@ -193,11 +193,12 @@ mod tests {
                 module: name(module),
                 importer: Known::none(),
                 function: Known::none(),
+                level: None,
                 depth,
             }))
         };
         let imported = |module: &str, loaded, depth| {
-            Body::Imported(Imported { module: name(module), since_ns: 0, loaded, depth })
+            Body::Imported(Imported { module: name(module), since_ns: 0, loaded, exception: None, depth })
         };
         let stat = |path: &str| Body::Stat(file("newfstatat", path, Ok(0)));
         let mut searches = Searches::default();

@@ -1,12 +1,15 @@
 //! Imports: which end belongs to which beginning, and how deep it stands. Knows the stack pointers of a thread, and how CPython keeps
 //! text.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use observer_ebpf as wire;
 use observer_ebpf::flag;
 
-use crate::event::{Body, Import, Imported, Known};
+use crate::event::{Body, CachedImport, Event, Import, Imported, Known, Origin, Pid, Tid};
 
 /// Threads in the middle of an import, and imports inside each other, that are kept apart.
 const MAX_THREADS: usize = 20_000;
@@ -14,10 +17,21 @@ const MAX_DEPTH: usize = 2_000;
 /// Both places stand in one function: their stack pointers differ by the arguments that are passed on the stack.
 const SAME_FRAME: u64 = 128;
 
+/// Places that ask for loaded modules, of one process, that are kept apart.
+const MAX_PLACES: usize = 50_000;
+/// A statement whose module has not begun to load after this long asked for a loaded one.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
 /// The imports every thread is in the middle of.
 #[derive(Default)]
 pub(super) struct Stacks {
     threads: HashMap<u32, Vec<Open>>,
+    /// What each thread asked for last. Nothing comes between a statement and the beginning of what it loads.
+    asked: HashMap<u32, Asked>,
+    /// The places that asked for loaded modules, by process.
+    places: HashMap<u32, HashSet<u64>>,
+    /// Import statements so far.
+    calls: u64,
 }
 
 #[derive(Clone)]
@@ -27,7 +41,19 @@ struct Open {
     stack: u64,
 }
 
+struct Asked {
+    at_ns: u64,
+    tgid: u32,
+    stack: u64,
+    import: CachedImport,
+}
+
 impl Stacks {
+    /// Import statements that were told since the last time this was asked.
+    pub(super) fn take_calls(&mut self) -> u64 {
+        std::mem::take(&mut self.calls)
+    }
+
     /// A child process goes on in the middle of what its parent was in the middle of.
     pub(super) fn fork(&mut self, tid: u32, fork: &wire::Fork) {
         if fork.header.flags & flag::THREAD == 0
@@ -39,16 +65,59 @@ impl Stacks {
         }
     }
 
+    /// The thread is no more.
     pub(super) fn forget(&mut self, tid: u32) {
         self.threads.remove(&tid);
     }
 
-    pub(super) fn start(&mut self, record: &wire::ImportStart) -> Body {
-        let cut = record.header.flags & flag::CUT != 0;
-        let module = match text(&record.module, &record.module_text) {
-            Known::Is(partial) if cut => Known::Partial { partial, missing_bytes: None },
-            module => module,
+    /// Another program runs in that process, or none.
+    pub(super) fn forget_process(&mut self, tgid: u32) {
+        self.places.remove(&tgid);
+    }
+
+    /// A statement asks for a module.
+    pub(super) fn call(&mut self, record: &wire::ImportStart, out: &mut Vec<Event>) {
+        let wire::Header { tid, tgid, at_ns, .. } = record.header;
+        self.calls += 1;
+        self.settle(tid, out);
+        let import = CachedImport {
+            module: module(record),
+            level: record.level as u32,
+            importer: whole(text(&record.importer, &record.importer_text), wire::IMPORTER_MAX),
+            function: whole(text(&record.function, &record.function_text), wire::FUNCTION_MAX),
+            depth: self.threads.get(&tid).map_or(0, Vec::len) as u32,
         };
+        if self.asked.len() < MAX_THREADS {
+            self.asked.insert(tid, Asked { at_ns, tgid, stack: record.stack, import });
+        }
+    }
+
+    /// What a thread asked for last was there: it goes on. Told once for each place.
+    pub(super) fn settle(&mut self, tid: u32, out: &mut Vec<Event>) {
+        let Some(Asked { at_ns, tgid, import, .. }) = self.asked.remove(&tid) else { return };
+        let mut hasher = DefaultHasher::new();
+        (import.module.get(), import.level, import.importer.get(), import.function.get()).hash(&mut hasher);
+        let places = self.places.entry(tgid).or_default();
+        if places.len() < MAX_PLACES && places.insert(hasher.finish()) {
+            let (pid, tid) = (Pid(tgid), Tid(tid));
+            let body = Body::CachedImport(Box::new(import));
+            out.push(Event { at_ns, pid, tid, observed_from: Origin::Ebpf, body, bytes: Vec::new() });
+        }
+    }
+
+    /// Settles what threads asked for a while ago.
+    pub(super) fn give_up(&mut self, now_ns: u64, out: &mut Vec<Event>) {
+        let old = |asked: &Asked| now_ns.saturating_sub(asked.at_ns) > PATIENCE_NS;
+        let tids: Vec<u32> = self.asked.iter().filter(|(_, asked)| old(asked)).map(|(tid, _)| *tid).collect();
+        for tid in tids {
+            self.settle(tid, out);
+        }
+    }
+
+    pub(super) fn start(&mut self, record: &wire::ImportStart) -> Body {
+        let module = module(record);
+        // It stands in the frame of the function that was asked.
+        let asked = self.asked.remove(&record.header.tid).filter(|asked| asked.stack > record.stack);
         let mut depth = 0;
         if self.threads.len() < MAX_THREADS || self.threads.contains_key(&record.header.tid) {
             let open = self.threads.entry(record.header.tid).or_default();
@@ -66,6 +135,7 @@ impl Stacks {
             module,
             importer: whole(text(&record.importer, &record.importer_text), wire::IMPORTER_MAX),
             function: whole(text(&record.function, &record.function_text), wire::FUNCTION_MAX),
+            level: asked.map(|asked| asked.import.level),
             depth: depth as u32,
         }))
     }
@@ -84,9 +154,30 @@ impl Stacks {
             module: begun.module,
             since_ns: begun.at_ns,
             loaded: record.module != 0,
+            exception: exception(&record.exception),
             depth: at as u32,
         }))
     }
+}
+
+fn module(record: &wire::ImportStart) -> Known<String> {
+    match text(&record.module, &record.module_text) {
+        Known::Is(partial) if record.header.flags & flag::CUT != 0 => {
+            Known::Partial { partial, missing_bytes: None }
+        }
+        module => module,
+    }
+}
+
+/// The name of a type; `None` when what was read is no name.
+fn exception(bytes: &[u8]) -> Option<String> {
+    let name = str::from_utf8(bytes.split(|byte| *byte == 0).next()?).ok()?;
+    let is_name = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(|first: char| first.is_ascii_digit())
+            && part.chars().all(|c| c == '_' || c.is_alphanumeric())
+    };
+    name.split('.').all(is_name).then(|| name.to_owned())
 }
 
 /// Text that fills all the room there is may have had more.
@@ -158,6 +249,38 @@ mod tests {
         assert_eq!(told(Some(stacks.start(&start(8_000, "d")))), Some(("d".into(), 1, true)));
         assert_eq!(told(stacks.end(&end(9_016, 0))), Some(("a".into(), 0, false)), "d's end was lost");
         assert_eq!(told(stacks.end(&end(9_016, 1))), None);
+    }
+
+    #[test]
+    fn what_was_asked_for_and_did_not_load_was_there() {
+        let mut stacks = Stacks::default();
+        let mut out = Vec::new();
+        let mut ask = |stacks: &mut Stacks, stack, name| {
+            let mut record = start(stack, name);
+            record.level = 1;
+            stacks.call(&record, &mut out);
+        };
+        ask(&mut stacks, 9_100, "a");
+        let Body::Import(import) = stacks.start(&start(9_000, "package.a")) else { panic!("no import") };
+        assert_eq!(import.level, Some(1));
+        ask(&mut stacks, 8_100, "b");
+        ask(&mut stacks, 8_100, "b");
+        ask(&mut stacks, 8_100, "c");
+        stacks.settle(7, &mut out);
+        let told: Vec<(String, u32)> = out
+            .iter()
+            .map(|event| match &event.body {
+                Body::CachedImport(import) => (import.module.get().cloned().unwrap(), import.depth),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told, [("b".to_owned(), 1), ("c".to_owned(), 1)]);
+        let mut failed = end(9_016, 0);
+        failed.exception[..11].copy_from_slice(b"ImportError");
+        let Some(Body::Imported(import)) = stacks.end(&failed) else { panic!("no end") };
+        assert_eq!(import.exception.as_deref(), Some("ImportError"));
+        assert_eq!(exception(b"\x1b[2J\0"), None);
+        assert_eq!(exception(&[0; 64]), None);
     }
 
     #[test]

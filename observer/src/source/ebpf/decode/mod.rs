@@ -52,6 +52,9 @@ impl Decoder {
     }
 
     fn body(&mut self, header: &wire::Header, record: &[u8], out: &mut Vec<Event>) -> Option<()> {
+        if matches!(header.kind, kind::EXEC | kind::EXIT | kind::IMPORT_END) {
+            self.imports.settle(header.tid, out);
+        }
         let mut event = |body| {
             out.push(Event {
                 at_ns: header.at_ns,
@@ -74,6 +77,7 @@ impl Decoder {
             }
             kind::EXEC => {
                 self.imports.forget(header.tid);
+                self.imports.forget_process(header.tgid);
                 self.exec(record, out)?;
             }
             kind::ARGS => self.arguments(record, out)?,
@@ -91,6 +95,7 @@ impl Decoder {
                 let (exit, _) = split::<wire::Exit>(record)?;
                 self.imports.forget(header.tid);
                 if exit.last != 0 {
+                    self.imports.forget_process(header.tgid);
                     let (code, signal, core_dumped) = status(exit.group_code);
                     event(Body::Exit { code, signal, core_dumped });
                 } else {
@@ -130,6 +135,7 @@ impl Decoder {
                     out.extend(self.name_servers.lookup(event));
                 }
             }
+            kind::IMPORT_CALL => self.imports.call(&split::<wire::ImportStart>(record)?.0, out),
             kind::IMPORT_START => event(self.imports.start(&split::<wire::ImportStart>(record)?.0)),
             kind::IMPORT_END => {
                 if let Some(body) = self.imports.end(&split::<wire::ImportEnd>(record)?.0) {

@@ -184,6 +184,11 @@ impl Decoder {
         }
     }
 
+    /// Import statements since this was last asked.
+    pub(in crate::source::ebpf) fn import_statements(&mut self) -> u64 {
+        self.imports.take_calls()
+    }
+
     /// Gives up on arguments that did not come: the program is reported with what there is of them.
     pub(in crate::source::ebpf) fn give_up(&mut self, now_ns: u64, out: &mut Vec<Event>) {
         let late = |waiting: &Waiting| now_ns.saturating_sub(waiting.event.at_ns) > PATIENCE_NS;
@@ -192,6 +197,7 @@ impl Decoder {
         for tgid in tgids {
             self.complete(tgid, out);
         }
+        self.imports.give_up(now_ns, out);
     }
 }
 
