@@ -85,6 +85,8 @@ def killed_while_busy():
 
 def daemon():
     """Forks twice and leaves its session; the first parent ends before the daemon does anything."""
+    # PR_SET_CHILD_SUBREAPER: the daemon becomes our child, and the observation does not end before it does.
+    libc.prctl(36, 1, 0, 0, 0)
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.setsid()
@@ -95,6 +97,7 @@ def daemon():
         os._exit(0)
     os.wait()
     os.write(writer, b"x")
+    os.wait()
     os._exit(16)
 
 
