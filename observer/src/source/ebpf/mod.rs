@@ -287,7 +287,7 @@ fn full(id: u32, answer: &dyn std::error::Error) -> SourceError {
 
 impl Source for Ebpf {
     fn describe(&self) -> Description {
-        Description { name: "ebpf".into(), unseen: call::UNSEEN.into_iter().map(String::from).collect() }
+        Description { name: "ebpf".into(), unseen: call::UNSEEN.map(String::from).to_vec() }
     }
 
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<Flow, SourceError> {
