@@ -35,9 +35,8 @@ const BULK_SIZE: u32 = 8 * 1024 * 1024;
 /// How often threads are looked over for calls that do not return, and processes for being stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STUCK_NS: u64 = 1_000_000_000;
-/// Import statements a look that are worth what it costs to hear of them, about a microsecond each; and how many more there may have been.
-const IMPORTS_A_LOOK: u64 = 10_000;
-const IMPORTS_BEYOND: u64 = 20_000;
+/// Import statements in a look that say nothing new: more are not worth what it costs to hear of them, some microseconds each.
+const REPEATS_A_LOOK: u64 = 1_000;
 /// Largest and default number of bytes kept of one call.
 pub const SNAPLEN_MAX: u64 = (observer_ebpf::CHUNK * observer_ebpf::DATA_CHUNKS) as u64;
 
@@ -54,8 +53,6 @@ pub struct Ebpf {
     states: HashMap<u32, char>,
     pipes: proc::PipeHolders,
     interpreters: imports::Interpreters,
-    /// Import statements beyond those that are worth their cost.
-    imports_beyond: u64,
     last_facts: Arc<OnceLock<Vec<ProgramFacts>>>,
 }
 
@@ -86,7 +83,6 @@ impl Ebpf {
             states: HashMap::new(),
             pipes: proc::PipeHolders::default(),
             interpreters: imports::Interpreters::default(),
-            imports_beyond: 0,
             last_facts: Arc::default(),
         })
     }
@@ -212,15 +208,12 @@ impl Ebpf {
         }
     }
 
-    /// A program that imports all the time would pay for each statement: it is asked no more.
+    /// A program that imports in a hot function would pay for it each time: it is asked no more.
     fn look_at_imports(&mut self, now: u64) {
-        let statements = self.imports_beyond + self.decoder.import_statements();
-        self.imports_beyond = statements.saturating_sub(IMPORTS_A_LOOK);
-        if self.imports_beyond > IMPORTS_BEYOND && self.programs.forget_calls() {
-            let text = format!(
-                "more than {IMPORTS_A_LOOK} import statements a second: those of loaded modules are not recorded from here on"
-            );
-            let body = Body::Note { level: NoteLevel::Warning, text };
+        if self.decoder.repeated_imports() > REPEATS_A_LOOK && self.programs.forget_calls() {
+            let text =
+                "a hot function has import statements: those of loaded modules are not recorded from here on";
+            let body = Body::Note { level: NoteLevel::Info, text: text.to_owned() };
             self.own.push(own_event(now, Pid(0), Tid(0), body));
         }
     }

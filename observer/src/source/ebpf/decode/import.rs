@@ -30,8 +30,8 @@ pub(super) struct Stacks {
     asked: HashMap<u32, Asked>,
     /// The places that asked for loaded modules, by process.
     places: HashMap<u32, HashSet<u64>>,
-    /// Import statements so far.
-    calls: u64,
+    /// Statements of a place that was told already.
+    repeats: u64,
 }
 
 #[derive(Clone)]
@@ -49,9 +49,9 @@ struct Asked {
 }
 
 impl Stacks {
-    /// Import statements that were told since the last time this was asked.
-    pub(super) fn take_calls(&mut self) -> u64 {
-        std::mem::take(&mut self.calls)
+    /// Import statements of loaded modules, at places that were told already, since the last time this was asked.
+    pub(super) fn take_repeats(&mut self) -> u64 {
+        std::mem::take(&mut self.repeats)
     }
 
     /// A child process goes on in the middle of what its parent was in the middle of.
@@ -78,7 +78,6 @@ impl Stacks {
     /// A statement asks for a module.
     pub(super) fn call(&mut self, record: &wire::ImportStart, out: &mut Vec<Event>) {
         let wire::Header { tid, tgid, at_ns, .. } = record.header;
-        self.calls += 1;
         self.settle(tid, out);
         let import = CachedImport {
             module: module(record),
@@ -102,6 +101,8 @@ impl Stacks {
             let (pid, tid) = (Pid(tgid), Tid(tid));
             let body = Body::CachedImport(Box::new(import));
             out.push(Event { at_ns, pid, tid, observed_from: Origin::Ebpf, body, bytes: Vec::new() });
+        } else {
+            self.repeats += 1;
         }
     }
 
@@ -275,6 +276,7 @@ mod tests {
             })
             .collect();
         assert_eq!(told, [("b".to_owned(), 1), ("c".to_owned(), 1)]);
+        assert_eq!((stacks.take_repeats(), stacks.take_repeats()), (1, 0));
         let mut failed = end(9_016, 0);
         failed.exception[..11].copy_from_slice(b"ImportError");
         let Some(Body::Imported(import)) = stacks.end(&failed) else { panic!("no end") };

@@ -184,9 +184,9 @@ impl Decoder {
         }
     }
 
-    /// Import statements since this was last asked.
-    pub(in crate::source::ebpf) fn import_statements(&mut self) -> u64 {
-        self.imports.take_calls()
+    /// Import statements that said nothing new, since this was last asked.
+    pub(in crate::source::ebpf) fn repeated_imports(&mut self) -> u64 {
+        self.imports.take_repeats()
     }
 
     /// Gives up on arguments that did not come: the program is reported with what there is of them.
