@@ -1,5 +1,6 @@
 //! What CPython imports, and with which interpreter. Part of the domain event.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Body, Known};
@@ -7,7 +8,7 @@ use super::{Body, Known};
 /// CPython begins to find and load a module that is not loaded yet: what `-X importtime` measures (`import_find_and_load`,
 /// Python/import.c). Imports of loaded modules are no such event, and neither is `importlib.import_module`, which is Python code: what it
 /// loads shows in the files it opens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Import {
     /// The absolute name.
     pub module: Known<String>,
@@ -20,7 +21,7 @@ pub struct Import {
 }
 
 /// The same has come to its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Imported {
     /// The absolute name.
     pub module: Known<String>,
@@ -33,7 +34,7 @@ pub struct Imported {
 }
 
 /// How much is seen of a process's imports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImportSight {
     /// All of modules that were not loaded yet.
@@ -45,7 +46,7 @@ pub enum ImportSight {
 }
 
 /// A process runs this interpreter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Interpreter {
     /// The executable, links followed.
     pub executable: String,
@@ -64,7 +65,7 @@ pub struct Interpreter {
 }
 
 /// What is installed in a directory of packages, as far as its modules were loaded by a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Distributions {
     /// The directory.
     pub site: String,
@@ -77,7 +78,7 @@ pub struct Distributions {
 }
 
 /// An installed distribution, from its `dist-info`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Distribution {
     /// Its name as the directory spells it.
     pub name: String,
@@ -91,7 +92,7 @@ pub struct Distribution {
 }
 
 /// The directories of a process's module path, asked on disk after the fact for other modules by the names of those it imported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleShadows {
     /// Modules that hide others.
     pub hiding: Vec<Hiding>,
@@ -102,7 +103,7 @@ pub struct ModuleShadows {
 }
 
 /// A module, and what would have been imported in its place had it not been there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hiding {
     /// Its name.
     pub name: String,
