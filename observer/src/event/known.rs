@@ -13,6 +13,7 @@ use serde::{
 
 /// A value, or the reason why there is none. Written to JSON as the bare value when it is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "KnownOf{T}")]
 #[serde(untagged)]
 pub enum Known<T> {
     /// Only the beginning could be had.

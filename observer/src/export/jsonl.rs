@@ -19,32 +19,30 @@ use crate::{
 
 const SCHEMA: &str = "observer.events/1";
 
-/// The first line.
+/// The first and the last line.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Head<'a> {
-    /// `header`.
-    kind: &'static str,
-    /// `observer.events/1`. Within one version fields and kinds are only added.
-    schema: &'static str,
-    /// The session.
-    session: Described<'a>,
-    /// Whether it is still being recorded: then more may come.
-    state: State,
-    /// What could not be seen, whatever happened.
-    unseen: Vec<&'a str>,
-}
-
-/// The last line. A file without one was cut off.
-#[derive(Debug, Serialize, JsonSchema)]
-struct Tail {
-    /// `summary`.
-    kind: &'static str,
-    /// How many events the lines between hold.
-    events: u64,
-    /// Events of the session that are not among them: a newer observer recorded them.
-    not_understood: u64,
-    /// Events that were lost before they could be recorded.
-    lost: Lost,
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum Edge<'a> {
+    /// The first line.
+    Header {
+        /// `observer.events/1`. Within one version fields and kinds are only added.
+        schema: &'static str,
+        /// The session.
+        session: Described<'a>,
+        /// Whether it is still being recorded: then more may come.
+        state: State,
+        /// What could not be seen, whatever happened.
+        unseen: Vec<&'a str>,
+    },
+    /// The last line. A file without one was cut off.
+    Summary {
+        /// How many events the lines between hold.
+        events: u64,
+        /// Events of the session that are not among them: a newer observer recorded them.
+        not_understood: u64,
+        /// Events that were lost before they could be recorded.
+        lost: Lost,
+    },
 }
 
 /// A line: the header, an event, or the summary.
@@ -52,9 +50,8 @@ struct Tail {
 #[schemars(untagged, title = "observer.events/1")]
 #[expect(dead_code, reason = "its schema is what is wanted of it")]
 enum Line<'a> {
-    Head(Head<'a>),
+    Edge(Edge<'a>),
     Event(Record<'a>),
-    Tail(Tail),
 }
 
 /// The JSON Schema of a line.
@@ -74,7 +71,7 @@ pub fn write(session: &Session, out: &mut impl Write, progress: &Progress) -> Re
     let header = session.header();
     let unseen = unseen(header).collect();
     let state = session.state();
-    line(out, &Head { kind: "header", schema: SCHEMA, session: Described::new(session), state, unseen })?;
+    line(out, &Edge::Header { schema: SCHEMA, session: Described::new(session), state, unseen })?;
     let (mut events, mut lost, mut result) = (0, Lost::default(), Ok(()));
     let not_understood = fold::read_ahead(session, &Filter::default(), |id, event| {
         progress.one();
@@ -84,7 +81,7 @@ pub fn write(session: &Session, out: &mut impl Write, progress: &Progress) -> Re
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     result?;
-    line(out, &Tail { kind: "summary", events, not_understood, lost })?;
+    line(out, &Edge::Summary { events, not_understood, lost })?;
     Ok(())
 }
 

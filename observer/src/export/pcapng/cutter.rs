@@ -41,10 +41,35 @@ pub(super) struct Cutter {
     ended: bool,
 }
 
+/// Bytes that follow on each other.
 #[derive(Debug)]
 struct Run {
+    /// Offset of the first that was not given out.
     start: u64,
     bytes: Vec<u8>,
+    /// How many of them were.
+    given: usize,
+}
+
+impl Run {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.given..).unwrap_or_default()
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.rest().len() as u64
+    }
+
+    fn give(&mut self, len: usize) {
+        self.start += len as u64;
+        self.given += len;
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.given);
+        self.given = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,20 +147,17 @@ impl Cutter {
         }
         self.kept_bytes += bytes.len();
         match self.kept.back_mut() {
-            Some(last) if last.start + last.bytes.len() as u64 == start => {
-                last.bytes.extend_from_slice(bytes)
+            Some(last) if last.end() == start => last.extend(bytes),
+            _ => self.kept.push_back(Run { start, bytes: bytes.to_vec(), given: 0 }),
+        }
+        // Nobody looks back so far for where a frame begins.
+        while let Some(run) = self.kept.front_mut().filter(|_| self.kept_bytes > MOST_KEPT_BYTES) {
+            let dropped = run.rest().len().min(self.kept_bytes - MOST_KEPT_BYTES);
+            run.give(dropped);
+            self.kept_bytes -= dropped;
+            if run.rest().is_empty() {
+                self.kept.pop_front();
             }
-            _ => self.kept.push_back(Run { start, bytes: bytes.to_vec() }),
-        }
-        while self.kept_bytes > MOST_KEPT_BYTES && self.kept.len() > 1 {
-            let dropped = self.kept.pop_front().map_or(0, |run| run.bytes.len());
-            self.kept_bytes -= dropped;
-        }
-        if let Some(run) = self.kept.front_mut().filter(|run| run.bytes.len() > 2 * MOST_KEPT_BYTES) {
-            let dropped = run.bytes.len() - MOST_KEPT_BYTES;
-            run.bytes.drain(..dropped);
-            run.start += dropped as u64;
-            self.kept_bytes -= dropped;
         }
     }
 
@@ -144,13 +166,12 @@ impl Cutter {
         self.done = self.done.max(offset);
         while let Some(run) = self.kept.front_mut() {
             let over = usize::try_from(self.done.saturating_sub(run.start)).unwrap_or(usize::MAX);
-            if over < run.bytes.len() {
-                run.bytes.drain(..over);
-                run.start += over as u64;
-                self.kept_bytes -= over;
+            let over = over.min(run.rest().len());
+            run.give(over);
+            self.kept_bytes -= over;
+            if !run.rest().is_empty() {
                 return;
             }
-            self.kept_bytes -= run.bytes.len();
             self.kept.pop_front();
         }
     }
@@ -187,7 +208,7 @@ impl Cutter {
             match self.kept.front().filter(|run| run.start <= self.done) {
                 Some(run) => {
                     let wanted = usize::try_from(end - self.done).unwrap_or(usize::MAX);
-                    let bytes = run.bytes.get(..wanted).unwrap_or(&run.bytes);
+                    let bytes = run.rest().get(..wanted).unwrap_or(run.rest());
                     let ends_here = self.done + bytes.len() as u64;
                     let all = ends_here == end || reached > ends_here || self.ended;
                     if !all && bytes.len() < MOST_PAYLOAD {

@@ -33,7 +33,7 @@ use pcap_file::{
 use super::{ExportError, Lost, Progress, started_at_ns, unseen};
 use crate::{
     diagnose::{Explanation, case::Case, finding::Finding},
-    event::{Body, Event, SocketId},
+    event::{Body, Event, Pid, SocketId},
     fold,
     model::{Model, link::Link},
     session::{Filter, Session},
@@ -86,8 +86,6 @@ struct Capture<'a, W: Write> {
     made: HashMap<SocketId, Made>,
     flows: HashMap<SocketId, (&'a Link, Flow)>,
     lost: Lost,
-    /// Chunks of connections that the model does not keep.
-    left_out: u64,
     last_ns: u64,
 }
 
@@ -109,7 +107,6 @@ impl<'a, W: Write> Capture<'a, W> {
             made: HashMap::new(),
             flows: HashMap::new(),
             lost: Lost::default(),
-            left_out: 0,
             last_ns: case.header.started_ns,
         })
     }
@@ -139,10 +136,7 @@ impl<'a, W: Write> Capture<'a, W> {
                 if let Some(link) = self.links.get(&id).copied() {
                     self.begin_flow(*socket, link)?;
                 }
-                let Some((link, flow)) = self.flows.get_mut(socket) else {
-                    self.left_out += u64::from(!self.is_other_end(*socket));
-                    return Ok(());
-                };
+                let Some((link, flow)) = self.flows.get_mut(socket) else { return Ok(()) };
                 let mut result = Ok(());
                 let packets = &mut self.packets;
                 let (at_ns, connection) = (event.at_ns, link.id.0);
@@ -176,11 +170,6 @@ impl<'a, W: Write> Capture<'a, W> {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Whether what a socket carries is written as its other end saw it.
-    fn is_other_end(&self, socket: SocketId) -> bool {
-        !self.sockets.contains(&socket)
     }
 
     fn begin_flow(&mut self, socket: SocketId, link: &'a Link) -> io::Result<()> {
@@ -223,9 +212,10 @@ impl<'a, W: Write> Capture<'a, W> {
             self.end(socket)?;
         }
         let mut said = format!("{SCHEMA}: {}", self.lost.text());
-        if self.left_out > 0 {
-            let count = units::counted(self.left_out, "chunk");
-            said.push_str(&format!("\n{count} of connections beyond the first thousands are not here"));
+        let left_out = self.packets.case.model.amqp.left_out;
+        if left_out > 0 {
+            let count = units::counted(left_out, "connection");
+            said.push_str(&format!("\n{count} are not here: there were too many"));
         }
         self.packets.finish(self.last_ns, said)
     }
@@ -241,6 +231,8 @@ struct Packets<'a, W: Write> {
     case: &'a Case<'a>,
     /// What is concluded of an event.
     findings: HashMap<u64, Vec<String>>,
+    /// The part each process plays.
+    roles: HashMap<Pid, &'static str>,
     /// Wall clock at the monotonic clock's zero, in nanoseconds.
     epoch_ns: i128,
     packet: Vec<u8>,
@@ -288,17 +280,18 @@ impl<'a, W: Write> Packets<'a, W> {
             }
         }
         let epoch_ns = i128::from(started_at_ns(header)) - i128::from(header.started_ns);
-        Ok(Self { writer, case, findings, epoch_ns, packet: Vec::new() })
+        Ok(Self { writer, case, findings, roles: HashMap::new(), epoch_ns, packet: Vec::new() })
     }
 
     /// What is said of a packet: the process, the event, and what is concluded of it.
-    fn about(&self, id: u64, event: &Event, connection: u64, remark: Option<&str>) -> String {
+    fn about(&mut self, id: u64, event: &Event, connection: u64, remark: Option<&str>) -> String {
+        let case = self.case;
+        let role = *self.roles.entry(event.pid).or_insert_with(|| case.role(event.pid).name());
         let mut said = format!(
-            "process {} ({}), thread {}, connection {connection}, event {id}, {} s",
+            "process {} ({role}), thread {}, connection {connection}, event {id}, {} s",
             event.pid,
-            self.case.role(event.pid).name(),
             event.tid,
-            units::moment(event.at_ns, self.case.header.started_ns)
+            units::moment(event.at_ns, case.header.started_ns)
         );
         let findings = self.findings.get(&id).into_iter().flatten().map(String::as_str);
         for line in remark.into_iter().chain(findings) {

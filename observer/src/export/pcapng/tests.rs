@@ -5,7 +5,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use super::*;
 use crate::{
     diagnose,
-    event::{Direction, Disconnect},
+    event::{Address, Direction, Disconnect, Known},
     export::testing::{exported, session_of},
     model::{
         fixture::{HOSTILE, WORKER, at, inet},
@@ -157,6 +157,22 @@ fn what_was_not_recorded_is_a_jump_that_is_told_and_no_bytes() {
     assert!(holds_secret(&late) && !holds_secret(&whole));
     let last = read.packets[..before].iter().rfind(|packet| packet.from == 5672).unwrap();
     assert_eq!(gap.seq, last.seq + last.payload.len() as u32 + 1_000);
+}
+
+#[test]
+fn a_connection_without_internet_addresses_gets_some_and_says_so() {
+    let (mut events, _) = conversation();
+    for event in &mut events {
+        if let Body::Connect { peer, local, .. } = &mut event.body {
+            *peer = Known::Is(Address::Unix { path: "/run/rabbit.sock".to_owned() });
+            *local = Known::none();
+        }
+    }
+    let read = captured(events);
+    let first = &read.packets[0];
+    assert!(first.said.contains("the other end is unix /run/rabbit.sock"), "{}", first.said);
+    assert!(first.said.contains("made up"), "{}", first.said);
+    assert!(read.packets.iter().any(|packet| packet.from == 5672), "Wireshark takes it for AMQP");
 }
 
 #[test]
