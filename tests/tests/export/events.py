@@ -1,9 +1,23 @@
-"""Counts what is in a file of events with pandas, and prints that as JSON."""
+"""Holds a file of events against its JSON Schema, counts what is in it with pandas, and prints that as JSON: FILE SCHEMA"""
 
 import json
 import sys
 
+import jsonschema
 import pandas
+
+with open(sys.argv[2]) as file:
+    schema = json.load(file)
+jsonschema.Draft202012Validator.check_schema(schema)
+validator = jsonschema.Draft202012Validator(schema)
+checked = set()
+with open(sys.argv[1]) as file:
+    for line in map(json.loads, file):
+        # One of each kind: it takes its time.
+        if line["kind"] not in checked:
+            validator.validate(line)
+            assert not validator.is_valid(line | {"kind": "no such kind"}), line
+            checked.add(line["kind"])
 
 lines = pandas.read_json(sys.argv[1], lines=True)
 head, events, tail = lines.iloc[0], lines.iloc[1:-1], lines.iloc[-1]

@@ -36,8 +36,8 @@ fn every_kind_of_failure_can_be_exported_and_is_read_by_others() {
         for format in ["jsonl", "markdown", "pcapng", "perfetto"] {
             observer(&["export", &session, "--format", format, "-o", &path(format)]);
         }
-        super::read_by("perfetto_trace.py", path("perfetto").as_ref());
-        let pandas = super::read_by("events.py", path("jsonl").as_ref());
+        super::read_by("perfetto_trace.py", &[path("perfetto").as_ref()]);
+        let pandas = super::read_by_pandas(path("jsonl").as_ref());
         assert!(pandas["said"].as_u64().unwrap() > 0, "{name}");
         let odd = |said: &Value| {
             ["not-amqp", "malformed", "unknown-method"].iter().any(|odd| said["name"] == **odd)

@@ -17,7 +17,7 @@ use tests::tshark;
 use tests::venv::{self, Venv};
 
 const MESSAGES: usize = 20;
-const READERS: &str = "pandas==2.3.3\nperfetto==0.59.1\nprotobuf==7.36.2\n";
+const READERS: &str = "jsonschema==4.25.1\npandas==2.3.3\nperfetto==0.59.1\nprotobuf==7.36.2\n";
 
 /// A broker, and a session of scripts and a worker that talk to it.
 fn recorded() -> (Broker, State) {
@@ -53,13 +53,23 @@ fn exported(state: &State, format: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// What a script of this folder prints of a file.
-fn read_by(script: &str, path: &Path) -> Value {
+/// What a script of this folder prints of some files.
+fn read_by(script: &str, files: &[&Path]) -> Value {
     let venv = Venv::ensure_with(&venv::interpreter(), READERS).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export").join(script);
-    let output = Command::new(venv.python()).arg(script).arg(path).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(venv.python()).arg(script).args(files).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What pandas says of exported events that are as their own schema says.
+fn read_by_pandas(events: &Path) -> Value {
+    let schema = events.with_extension("schema");
+    let mut export = Command::new(target::observer().unwrap());
+    let output = export.args(["export", "--schema", "jsonl"]).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    std::fs::write(&schema, output.stdout).unwrap();
+    read_by("events.py", &[events, &schema])
 }
 
 #[test]
@@ -100,7 +110,7 @@ fn tshark_reads_the_same_methods_in_the_packets_as_we_in_the_session() {
 fn perfettos_own_messages_read_the_trace() {
     let (_broker, state) = recorded();
     let (_folder, path) = exported(&state, "perfetto");
-    let trace = read_by("perfetto_trace.py", &path);
+    let trace = read_by("perfetto_trace.py", &[&path]);
     let list = |name: &str| trace[name].as_array().unwrap().clone();
     let (slices, instants) = (list("slices"), list("instants"));
     let of = |all: &[Value], category: &str| -> Vec<Value> {
@@ -171,7 +181,7 @@ fn jq_and_pandas_count_the_same_events_as_the_session_holds() {
         .unwrap();
     let total: u64 = counted.values().sum();
 
-    let pandas = read_by("events.py", &path);
+    let pandas = read_by_pandas(&path);
     assert_eq!(pandas["kinds"], serde_json::to_value(&counted).unwrap());
     assert_eq!((&pandas["said"], &pandas["lost"]["total"]), (&total.into(), &0.into()));
     assert!(!pandas["unseen"].as_array().unwrap().is_empty());
