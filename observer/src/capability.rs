@@ -1,10 +1,11 @@
 //! What can be seen, and what not, on this machine and by each source: decided once, used by `attach`, printed by `doctor`, kept in the
 //! session. Knows neither of them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One thing that was probed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Capability {
     /// A short stable name (`btf`, `cap-bpf`, `broker`).
     pub name: String,
@@ -19,7 +20,7 @@ pub struct Capability {
 }
 
 /// How a capability stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It works.
@@ -31,7 +32,7 @@ pub enum State {
 }
 
 /// What a source is and what it cannot see; goes into the session header.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
     /// `ebpf`, `ptrace`, `broker` or `replay`.
     pub name: String,

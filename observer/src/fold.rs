@@ -35,7 +35,10 @@ pub fn fold(
     let started_ns = session.header().started_ns;
     let Some(derived) = derived else {
         let mut model = Model::new(started_ns);
-        read_ahead(session, filter, |id, event| model.add(id, &event))?;
+        read_ahead(session, filter, |id, event| {
+            model.add(id, &event);
+            ControlFlow::Continue(())
+        })?;
         model.finish();
         return Ok(model);
     };
@@ -64,14 +67,18 @@ pub fn fold(
     Ok(model)
 }
 
-/// Reads in one thread what is folded in another: each takes about as long as the other.
-fn read_ahead(
+/// As [`Session::events`], but reads in one thread what is folded in another: each takes about as long as the other.
+///
+/// # Errors
+/// When the session cannot be read on; what was handed out before is valid.
+pub(crate) fn read_ahead(
     session: &Session,
     filter: &Filter,
-    mut each: impl FnMut(u64, Event),
-) -> Result<(), SessionError> {
-    /// Events handed over at once, and such batches on their way: bounds memory.
+    mut each: impl FnMut(u64, Event) -> ControlFlow<()>,
+) -> Result<u64, SessionError> {
+    /// Events handed over at once, the bytes they may carry, and such batches on their way: bounds memory.
     const BATCH: usize = 1_024;
+    const BATCH_BYTES: usize = 1 << 20;
     const ON_THEIR_WAY: usize = 8;
     let (sender, receiver) = mpsc::sync_channel::<Vec<(u64, Event)>>(ON_THEIR_WAY);
     let path = session.path();
@@ -80,21 +87,28 @@ fn read_ahead(
             // A connection cannot be shared between threads.
             let session = Session::open(path)?;
             let mut batch = Vec::with_capacity(BATCH);
-            session.events(filter, |id, event| {
+            let mut carried = 0;
+            let not_understood = session.events(filter, |id, event| {
+                carried += event.bytes.len();
                 batch.push((id, event));
-                if batch.len() < BATCH {
+                if batch.len() < BATCH && carried < BATCH_BYTES {
                     return ControlFlow::Continue(());
                 }
+                carried = 0;
                 let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
                 if sender.send(full).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             // Nobody listens any more: then nobody misses the rest.
             drop(sender.send(batch));
-            Ok(())
+            Ok(not_understood)
         });
         for (id, event) in receiver.iter().flatten() {
-            each(id, event);
+            if each(id, event).is_break() {
+                break;
+            }
         }
+        // What is on its way is not wanted any more, and the reader hears of it.
+        drop(receiver);
         reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

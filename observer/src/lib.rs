@@ -1,6 +1,7 @@
 //! `observer` watches a `python -m dramatiq` process tree from outside and says what happened.
 //!
-//! Data flows one way: [`source`] → [`event`] → [`session`] → [`model`] → {[`diagnose`], [`render`]}.
+//! Data flows one way: [`source`] → [`event`] → [`session`] → [`model`] → {[`diagnose`], [`compare`], [`export`],
+//! [`render`]}.
 
 pub mod amqp;
 pub mod capability;
@@ -8,6 +9,7 @@ pub mod cli;
 pub mod compare;
 pub mod diagnose;
 pub mod event;
+pub mod export;
 pub mod fold;
 pub mod model;
 pub mod python;

@@ -18,7 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
 use observer::cli::{
-    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, ls, printable_lines, rm, send, show,
+    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, export, ls, printable_lines, rm,
+    send, show,
 };
 
 /// Says from outside why a dramatiq worker does not consume its messages.
@@ -38,8 +39,8 @@ struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// How to print facts
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    format: Format,
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    format: String,
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
     color: String,
@@ -56,6 +57,7 @@ enum Verb {
     Explain(explain::Args),
     Diff(diff::Args),
     Bisect(bisect::Args),
+    Export(export::Args),
     Rm(rm::Args),
     Send(send::Args),
     Doctor(doctor::Args),
@@ -97,7 +99,9 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         ColorChoice::Auto => anstream::AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
         choice => choice != ColorChoice::Never,
     };
-    let (state_dir, format, verbose) = (cli.state_dir, cli.format, cli.verbose);
+    // `export` has formats of its own, by the same option.
+    let format = if cli.format == "json" { Format::Json } else { Format::Text };
+    let (state_dir, verbose) = (cli.state_dir, cli.verbose);
     let context = Context { state_dir, format, color, verbose, choice };
     let attaching = matches!(cli.verb, Verb::Attach(_));
     if !attaching {
@@ -111,6 +115,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Explain(args) => explain::run(args, &context),
         Verb::Diff(args) => diff::run(args, &context),
         Verb::Bisect(args) => bisect::run(args, &context),
+        Verb::Export(args) => export::run(args, &context),
         Verb::Rm(args) => rm::run(args, &context),
         Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::deadline;
@@ -67,16 +68,7 @@ impl Capture {
         if !ended.success() {
             bail!("tshark: {ended}: {}", self.log());
         }
-        let output = Command::new("tshark")
-            .args(["-n", "-d", &format!("tcp.port=={},amqp", self.port), "-T", "pdml", "-r"])
-            .arg(self.packets())
-            .stdin(Stdio::null())
-            .output()
-            .context("cannot run tshark")?;
-        if !output.status.success() {
-            bail!("tshark -T pdml: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-        }
-        conversations(&String::from_utf8_lossy(&output.stdout), self.port)
+        dissect(&self.packets(), self.port)
     }
 
     fn packets(&self) -> PathBuf {
@@ -117,6 +109,58 @@ impl Drop for Capture {
         let _ = self.tshark.kill();
         let _ = self.tshark.wait();
     }
+}
+
+/// What was said on each connection of a file of packets, by the client's port; the broker's is `port`.
+pub fn dissect(packets: &Path, port: u16) -> Result<BTreeMap<u16, Conversation>> {
+    conversations(&read(packets, port, &["-T", "pdml"])?, port)
+}
+
+/// What tshark prints of a file of packets with these options, AMQP being spoken at `port`.
+pub fn read(packets: &Path, port: u16, options: &[&str]) -> Result<String> {
+    let output = Command::new("tshark")
+        .args(["-n", "-d", &format!("tcp.port=={port},amqp")])
+        .args(options)
+        .arg("-r")
+        .arg(packets)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run tshark")?;
+    if !output.status.success() {
+        bail!("tshark {options:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The same as `observer show --amqp --format json` tells it.
+pub fn decoded(shown: &Value) -> Result<BTreeMap<u16, Conversation>> {
+    let list = |name: &str| shown[name].as_array().with_context(|| format!("no {name}: {shown}"));
+    let number = |value: &Value| value.as_u64().with_context(|| format!("no number: {value}"));
+    let mut ports = BTreeMap::new();
+    for connection in list("connections")? {
+        let port = u16::try_from(number(&connection["local"]["port"])?)?;
+        ports.insert(number(&connection["connection"])?, port);
+    }
+    let mut said: Vec<&Value> = list("said")?.iter().collect();
+    // A message is told when it is whole, and another channel may come between: by its first byte it stands where its method does.
+    said.sort_by_key(|said| said["start"].as_u64());
+    let mut found = BTreeMap::<u16, Conversation>::new();
+    for said in said {
+        let name = said["name"].as_str().with_context(|| format!("no name: {said}"))?;
+        // What has no dot is no method: of both witnesses only those are compared.
+        if !name.contains('.') {
+            continue;
+        }
+        let port =
+            ports.get(&number(&said["connection"])?).with_context(|| format!("no connection: {said}"))?;
+        let conversation = found.entry(*port).or_default();
+        match said["side"].as_str() {
+            Some("client") => conversation.client.push(name.to_owned()),
+            Some("server") => conversation.server.push(name.to_owned()),
+            side => bail!("which side? {side:?}"),
+        }
+    }
+    Ok(found)
 }
 
 /// Takes PDML apart: a line a field, in the order of the bytes.

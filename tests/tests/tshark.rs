@@ -1,48 +1,16 @@
 //! What was decoded from a process's reads and writes is what Wireshark decodes from the packets of the same connections.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
-use serde_json::Value;
 use tests::observe::{State, said};
 use tests::rabbit::Broker;
 use tests::target;
-use tests::tshark::{Capture, Conversation};
+use tests::tshark::{Capture, decoded};
 use tests::venv::Venv;
 
 const MESSAGES: usize = 40;
-
-/// What the session says was said, by the client's port.
-fn recorded(shown: &Value) -> BTreeMap<u16, Conversation> {
-    let ports: BTreeMap<u64, u16> = shown["connections"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|connection| {
-            let port = connection["local"]["port"].as_u64().unwrap();
-            (connection["connection"].as_u64().unwrap(), u16::try_from(port).unwrap())
-        })
-        .collect();
-    let mut said: Vec<&Value> = shown["said"].as_array().unwrap().iter().collect();
-    // A message is told when it is whole, and another channel may come between: by its first byte it stands where its method does.
-    said.sort_by_key(|said| said["start"].as_u64().unwrap());
-    let mut found = BTreeMap::<u16, Conversation>::new();
-    for said in said {
-        let name = said["name"].as_str().unwrap().to_owned();
-        // No methods: of both witnesses only those are compared.
-        if matches!(name.as_str(), "protocol-header" | "heartbeat") {
-            continue;
-        }
-        let conversation = found.entry(ports[&said["connection"].as_u64().unwrap()]).or_default();
-        match said["side"].as_str().unwrap() {
-            "client" => conversation.client.push(name),
-            "server" => conversation.server.push(name),
-            side => panic!("{side}"),
-        }
-    }
-    found
-}
 
 #[test]
 fn tshark_lists_the_same_methods() {
@@ -65,7 +33,7 @@ fn tshark_lists_the_same_methods() {
         .unwrap();
     assert!(observer.status.success(), "{}: {}", observer.status, said(&observer));
     let packets = capture.finish().unwrap();
-    let recorded = recorded(&state.show(&["--amqp"]).unwrap());
+    let recorded = decoded(&state.show(&["--amqp"]).unwrap()).unwrap();
 
     assert_eq!(
         recorded.keys().collect::<Vec<_>>(),

@@ -6,6 +6,7 @@ mod client;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+pub mod export;
 pub mod ls;
 mod progress;
 pub mod rm;
@@ -17,12 +18,10 @@ use std::{
     path::PathBuf,
 };
 
-use clap::ValueEnum;
-
 use crate::session::{Invoker, StateDir};
 
 /// How facts are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     #[default]

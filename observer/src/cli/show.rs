@@ -12,7 +12,6 @@ use std::{
 use anstream::{AutoStream, ColorChoice};
 use anyhow::bail;
 use clap::builder::PossibleValuesParser;
-use serde::Serialize;
 use views::View;
 
 use super::{Context, ExitStatus, Format, progress};
@@ -25,7 +24,7 @@ use crate::{
         style::{DIM, Line, ODD},
         summary, timeline,
     },
-    session::{Ending, Filter, Header, Session},
+    session::{Filter, Header, Session},
     words::{self, units},
 };
 
@@ -198,7 +197,7 @@ pub fn document(args: &Args, session: &Session, out: &mut impl Write) -> anyhow:
     }
     let header = session.header();
     write!(out, r#"{{"schema":"observer.show/1","session":"#)?;
-    json::write(out, &Described { header, ending: session.ending() })?;
+    json::write(out, &json::Described::new(session))?;
     write!(out, r#","events":["#)?;
     let mut written = 0;
     let mut result = Ok(());
@@ -212,13 +211,6 @@ pub fn document(args: &Args, session: &Session, out: &mut impl Write) -> anyhow:
     result?;
     writeln!(out, "\n]}}")?;
     Ok(())
-}
-
-#[derive(Serialize)]
-struct Described<'a> {
-    #[serde(flatten)]
-    header: &'a Header,
-    ending: Option<Ending>,
 }
 
 /// Writes events as they come, and remembers what it left out.

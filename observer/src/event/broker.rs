@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Pid;
 
 /// A way to learn from a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// A connection of our own, on which the next three rest.
@@ -37,7 +38,7 @@ impl Way {
 }
 
 /// What a queue held when it was asked. From the management API one is written only when it differs from the one before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueSample {
     /// Its virtual host.
     pub vhost: String,
@@ -64,7 +65,7 @@ pub struct QueueSample {
 }
 
 /// A connection the broker has, had or has lost. Written when it is first seen, when it differs, and when it is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerConnection {
     /// The broker's name for it: `127.0.0.1:50832 -> 127.0.0.1:5672`.
     pub name: String,
@@ -107,7 +108,7 @@ pub struct BrokerConnection {
 }
 
 /// A consumer the broker has or had. Written when it is first seen, when it differs, and when it is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerConsumer {
     /// The name of its connection.
     pub connection: Option<String>,
@@ -132,7 +133,7 @@ pub struct BrokerConsumer {
 }
 
 /// Something that happened in the broker, as it tells it itself; or a fact of its configuration, when first seen or changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerEvent {
     /// The broker's own name (`connection.created`, `user.authentication.failure`). From the management API: `binding.present`,
     /// `binding.absent`, `policy.present`, `policy.absent`.
@@ -146,7 +147,7 @@ pub struct BrokerEvent {
 }
 
 /// Which end of its way through the broker a message was seen at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Passage {
     /// A client published it.
@@ -156,7 +157,7 @@ pub enum Passage {
 }
 
 /// A message that passed the broker, from the firehose. The payload is never part of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerMessage {
     /// Published or delivered.
     pub passage: Passage,
@@ -187,7 +188,7 @@ pub struct BrokerMessage {
 }
 
 /// A resource alarm: while one is set, publishers are blocked. Consumers are not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerAlarm {
     /// The node.
     pub node: String,
@@ -200,7 +201,7 @@ pub struct BrokerAlarm {
 }
 
 /// Whether a way to learn from the broker is open. One is written when that, or the reason for it, changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerAccess {
     /// Which way.
     pub way: Way,

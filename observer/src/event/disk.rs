@@ -1,9 +1,10 @@
 //! What was found on disk, after the fact, of modules. Part of the domain event.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a module is, that a process could not import or may have mistaken for another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleSearch {
     /// Its name, as given: `app.tasks`; a path where a path was given.
     pub name: String,
@@ -20,7 +21,7 @@ pub struct ModuleSearch {
 }
 
 /// A module that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Near {
     /// The directory that would have to be on the module path.
     pub root: String,
@@ -29,7 +30,7 @@ pub struct Near {
 }
 
 /// What the source of a module that was imported says of actors and brokers: line numbers and names of modules, none of its text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceLook {
     /// The file.
     pub path: String,
@@ -48,7 +49,7 @@ pub struct SourceLook {
 }
 
 /// What a text that a program read was: a file of configuration, or a module's source. Its text is not kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileLook {
     /// The file, as the call resolved it that opened it first; for a cached module its source.
     pub path: String,

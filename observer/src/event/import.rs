@@ -1,12 +1,13 @@
 //! What CPython imports, and with which interpreter. Part of the domain event.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Body, Known};
 
 /// CPython begins to find and load a module that is not loaded yet: what `-X importtime` measures (`import_find_and_load`,
 /// Python/import.c). `importlib.import_module` is no such event: it is Python code, and what it loads shows in the files it opens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Import {
     /// The absolute name.
     pub module: Known<String>,
@@ -23,7 +24,7 @@ pub struct Import {
 }
 
 /// An import statement of a module that is loaded already, told once for each place (process, importer, function and module).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CachedImport {
     /// The name as it was written: relative when `level` is not 0, and empty for `from . import x`.
     pub module: Known<String>,
@@ -38,7 +39,7 @@ pub struct CachedImport {
 }
 
 /// The import of a module that was not loaded has come to its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Imported {
     /// The absolute name.
     pub module: Known<String>,
@@ -54,7 +55,7 @@ pub struct Imported {
 }
 
 /// How much is seen of a process's imports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImportSight {
     /// All of modules that were not loaded yet.
@@ -66,7 +67,7 @@ pub enum ImportSight {
 }
 
 /// A process runs this interpreter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Interpreter {
     /// The executable, links followed.
     pub executable: String,
@@ -85,7 +86,7 @@ pub struct Interpreter {
 }
 
 /// What is installed in a directory of packages, as far as its modules were loaded by a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Distributions {
     /// The directory.
     pub site: String,
@@ -98,7 +99,7 @@ pub struct Distributions {
 }
 
 /// An installed distribution, from its `dist-info`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Distribution {
     /// Its name as the directory spells it.
     pub name: String,
@@ -112,7 +113,7 @@ pub struct Distribution {
 }
 
 /// The directories of a process's module path, asked on disk after the fact for other modules by the names of those it imported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleShadows {
     /// Modules that hide others.
     pub hiding: Vec<Hiding>,
@@ -123,7 +124,7 @@ pub struct ModuleShadows {
 }
 
 /// A module, and what would have been imported in its place had it not been there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hiding {
     /// Its name.
     pub name: String,

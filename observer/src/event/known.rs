@@ -2,6 +2,7 @@
 
 use std::{fmt, marker::PhantomData};
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{
@@ -11,7 +12,8 @@ use serde::{
 };
 
 /// A value, or the reason why there is none. Written to JSON as the bare value when it is whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "KnownOf{T}")]
 #[serde(untagged)]
 pub enum Known<T> {
     /// Only the beginning could be had.
@@ -31,7 +33,7 @@ pub enum Known<T> {
 }
 
 /// Why a value is not there. The four are different facts and stay different in every export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Absence {
     /// It was looked for and could not be read.

@@ -17,6 +17,7 @@ pub use import::{
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
 pub use program::{Exec, Executable, FdKind, FdTarget, Holder, Limit, User};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use broker::{
@@ -24,23 +25,31 @@ use broker::{
 };
 
 /// A process: the kernel's thread group id, in the initial PID namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Pid(pub u32);
 
 /// A thread: the kernel's task id, in the initial PID namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Tid(pub u32);
 
 /// A file descriptor number as the target used it (`AT_FDCWD` is −100).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Fd(pub i32);
 
 /// A socket's identity: its sockfs inode number, the one `ss -e` and `/proc/PID/fd` show. It stays the same across `dup`, `fork`
 /// and a reused descriptor number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct SocketId(pub u64);
 
@@ -63,7 +72,7 @@ impl std::fmt::Display for SocketId {
 }
 
 /// Where an event was observed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// A probe in the kernel, at the moment it happened.
@@ -79,7 +88,7 @@ pub enum Origin {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// When: nanoseconds on `CLOCK_MONOTONIC`. For a system call, when it returned.
     pub at_ns: u64,
@@ -98,7 +107,7 @@ pub struct Event {
 }
 
 /// What happened. The tag `kind` is a public name: it is what `show --kind` filters by and what the session's `events.kind` holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Body {
     /// A process was created by this one.
@@ -405,7 +414,7 @@ pub enum Body {
 }
 
 /// Who sent a signal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sender {
     /// The sending process.
     pub pid: Pid,
@@ -416,7 +425,7 @@ pub struct Sender {
 }
 
 /// One call that names a file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FileCall {
     /// The system call's name (`newfstatat`).
     pub syscall: String,
@@ -437,7 +446,7 @@ pub struct FileCall {
 }
 
 /// Which output a process wrote to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputStream {
     /// Descriptor 1.
@@ -449,7 +458,7 @@ pub enum OutputStream {
 }
 
 /// The places where an event can be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hop {
     /// The kernel's ring buffer was full.
@@ -465,7 +474,7 @@ pub enum Hop {
 }
 
 /// How much a note matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoteLevel {
     /// Good to know.

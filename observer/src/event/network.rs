@@ -1,9 +1,10 @@
 //! Addresses, directions and ends of connections. Part of the domain event.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A socket address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "family", rename_all = "kebab-case")]
 pub enum Address {
     /// IPv4 or IPv6.
@@ -37,7 +38,7 @@ impl std::fmt::Display for Address {
 }
 
 /// Which way bytes went, seen from the observed process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// It wrote them.
@@ -47,7 +48,7 @@ pub enum Direction {
 }
 
 /// How a TCP connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disconnect {
     /// This side closed or shut down.

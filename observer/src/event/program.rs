@@ -1,11 +1,12 @@
 //! A program that was started and all it started with. Part of the domain event.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Known, Pid, Tid};
 
 /// A program that was started, and all it started with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exec {
     /// The path as given to `execve`; a script's own path, not its interpreter's.
     pub path: Known<String>,
@@ -34,7 +35,7 @@ pub struct Exec {
 }
 
 /// A file that was executed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Executable {
     /// Its path.
     pub path: Known<String>,
@@ -45,7 +46,7 @@ pub struct Executable {
 }
 
 /// Real and effective ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct User {
     /// Real user id.
     pub uid: u32,
@@ -60,7 +61,7 @@ pub struct User {
 }
 
 /// One resource limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limit {
     /// The name as `prlimit` prints it (`NOFILE`).
     pub name: String,
@@ -71,7 +72,7 @@ pub struct Limit {
 }
 
 /// Where a descriptor leads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FdTarget {
     /// What it is.
     pub what: FdKind,
@@ -84,7 +85,7 @@ pub struct FdTarget {
 }
 
 /// A process that holds an end of a pipe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     /// The process.
     pub pid: Pid,
@@ -93,7 +94,7 @@ pub struct Holder {
 }
 
 /// The kinds of thing a descriptor can lead to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FdKind {
     /// A regular file.

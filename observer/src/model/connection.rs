@@ -91,6 +91,8 @@ impl Connection {
 pub struct Connections {
     all: BTreeMap<u64, Connection>,
     current: HashMap<SocketId, u64>,
+    /// Those that a socket's number has had, in order of time.
+    by_socket: HashMap<SocketId, Vec<u64>>,
     listening: HashSet<(Pid, u16)>,
     dialled: HashSet<(Pid, Address)>,
     datagram: HashSet<SocketId>,
@@ -196,7 +198,8 @@ impl Connections {
 
     /// The connection whose first bytes passed at that moment.
     pub fn at(&self, socket: SocketId, at_ns: u64) -> Option<&Connection> {
-        self.iter().filter(|connection| connection.socket == socket && connection.at_ns <= at_ns).last()
+        let keys = self.by_socket.get(&socket)?.iter().rev();
+        keys.filter_map(|key| self.all.get(key)).find(|connection| connection.at_ns <= at_ns)
     }
 
     /// The connection a socket has now, or had last.
@@ -235,9 +238,18 @@ impl Connections {
                 if self.current.get(&evicted.socket) == Some(&oldest) {
                     self.current.remove(&evicted.socket);
                 }
+                if let Some(keys) = self.by_socket.get_mut(&evicted.socket) {
+                    keys.retain(|key| *key != oldest);
+                    if keys.is_empty() {
+                        self.by_socket.remove(&evicted.socket);
+                    }
+                }
                 self.all.remove(&oldest);
                 self.left_out += 1;
             }
+        }
+        if !self.all.contains_key(&key) {
+            self.by_socket.entry(socket).or_default().push(key);
         }
         self.all.entry(key).or_insert_with(|| Connection {
             socket,

@@ -1,4 +1,4 @@
-//! An event as one flat JSON object. Knows events only.
+//! A session, and an event as one flat JSON object. Knows sessions and events only.
 //!
 //! Fields: `id`, `since_start_ns` (negative when it began before the session), then the event's own: `at_ns`, `pid`, `tid`,
 //! `observed_from`, `kind` and the fields of that kind. `data` and `output` add `bytes`: `{"text": …}` when the bytes kept are
@@ -13,16 +13,33 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use crate::{
     event::{Body, Event},
+    session::{Ending, Header, Session},
     words::escape,
 };
 
+/// A session and how it ended, ready to be serialised: the fields of the header, and `ending`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Described<'a> {
+    #[serde(flatten)]
+    header: &'a Header,
+    ending: Option<Ending>,
+}
+
+impl<'a> Described<'a> {
+    /// What is known of a session.
+    pub fn new(session: &'a Session) -> Self {
+        Self { header: session.header(), ending: session.ending() }
+    }
+}
+
 /// An event and what the session knows about it, ready to be serialised.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Record<'a> {
     id: u64,
     since_start_ns: i64,
@@ -32,7 +49,7 @@ pub struct Record<'a> {
     bytes: Option<Bytes<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Bytes<'a> {
     Text(&'a str),

@@ -16,6 +16,7 @@ pub(crate) mod testing;
 mod tests;
 mod write;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use derived::{Derived, MessageRow, MethodRow};
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// What is known of a session when it begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Header {
     /// Unique, sorts by time (`20261123-161500-3f9a`).
     pub id: String,
@@ -69,7 +70,7 @@ pub(crate) const SCHEMA_VERSION: i64 = 1;
 pub(crate) const APPLICATION_ID: i64 = 0x6f62_7376;
 
 /// How far a session has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Somebody is recording it now.
@@ -91,7 +92,7 @@ impl std::fmt::Display for State {
 }
 
 /// How a session ended. A session without one was cut short (killed observer) or is still being recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ending {
     /// When, in nanoseconds on `CLOCK_MONOTONIC`.
     pub ended_ns: u64,

@@ -139,6 +139,12 @@ impl Session {
         Ok(not_understood)
     }
 
+    /// The highest id that an event has, which is about how many there are; 0 when there is none or it cannot be told.
+    pub fn newest_id(&self) -> u64 {
+        let newest = self.connection.query_row("SELECT max(id) FROM events", [], |row| row.get(0));
+        newest.ok().flatten().map_or(0, i64::unsigned_abs)
+    }
+
     fn select(&self, filter: &Filter) -> (String, Vec<Value>) {
         let mut sql =
             "SELECT id, at_ns, pid, tid, kind, origin, data, bytes FROM events WHERE true".to_owned();

@@ -1,6 +1,7 @@
 //! What the verbs answer when something is not as it should be, and that nothing they print can be mistaken or do harm.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail like the test")]
 
+mod exports;
 mod places;
 mod printed;
 mod privilege;

@@ -78,7 +78,9 @@ fn into_a_pipe_or_with_no_color_nothing_is_coloured() {
 fn a_reader_that_has_seen_enough_is_no_error() {
     let script = "import os\nfor i in range(3000): os.stat('/etc/hostname')";
     let scene = recorded("long", &[PYTHON, "-c", script]);
-    for words in [&["show", "@", "--all"][..], &["show", "@", "--format", "json"]] {
+    let verbs: [&[&str]; 3] =
+        [&["show", "@", "--all"], &["show", "@", "--format", "json"], &["export", "@", "--format", "jsonl"]];
+    for words in verbs {
         let mut show = scene.observer().unwrap();
         let mut show = show.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = [0; 10];
@@ -116,13 +118,15 @@ fn what_the_target_says_never_steers_the_terminal() {
     assert!(!steers(&ours), "{}", String::from_utf8_lossy(&ours).escape_debug());
     let session = scene.session("hostile").unwrap();
     assert!(session.kind("exec").any(|exec| exec["argv"][0] == absolute.to_str().unwrap()));
-    let verbs: [&[&str]; 6] = [
+    let verbs: [&[&str]; 8] = [
         &["ls"],
         &["ls", "--format", "json"],
         &["show", "@", "--all", "--env"],
         &["show", "@", "--summary"],
         &["show", "@", "--format", "json"],
         &["show", "no\u{1b}[31m\u{9b}1m"],
+        &["export", "@", "--format", "jsonl"],
+        &["export", "@", "--format", "markdown"],
     ];
     for words in verbs {
         let output = run(scene.observer().unwrap().args(words));

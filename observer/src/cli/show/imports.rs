@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::{Args, Described};
+use super::Args;
 use crate::{
     event::{Body, Interpreter, ModuleShadows, Pid},
     fold,
@@ -138,7 +138,7 @@ pub(super) fn document(args: &Args, session: &Session, out: &mut impl Write) -> 
     let header = session.header();
     let model = fold::fold(session, &wanted(args), None)?;
     write!(out, r#"{{"schema":"observer.show-imports/1","session":"#)?;
-    json::write(out, &Described { header, ending: session.ending() })?;
+    json::write(out, &json::Described::new(session))?;
     write!(out, r#","processes":["#)?;
     for (index, part) in parts(args, &model, header.started_ns).iter().enumerate() {
         write!(out, "{}", if index == 0 { "\n" } else { ",\n" })?;

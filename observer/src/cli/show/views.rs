@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Args, Described};
+use super::Args;
 use crate::{
     event::Pid,
     fold::without_files,
@@ -168,7 +168,7 @@ pub(super) fn document(
         View::Ladder => "ladder",
     };
     write!(out, r#"{{"schema":"observer.show-{name}/1","session":"#)?;
-    json::write(out, &Described { header, ending: session.ending() })?;
+    json::write(out, &json::Described::new(session))?;
     let mut model =
         if view == View::Messages { Model::with_lives(started_ns) } else { Model::new(started_ns) };
     let limit = args.limit.unwrap_or(u64::MAX);

@@ -1,0 +1,71 @@
+//! Where exports go: to whom they belong, and what a terminal is spared.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
+
+use tests::target;
+
+use super::{PYTHON, recorded, run, said};
+
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn an_export_is_private_to_whoever_asked_also_under_sudo_and_takes_the_place_of_what_was_there() {
+    let scene = recorded("whose", &["true"]);
+    let path = scene.path("out.jsonl");
+    fs::write(&path, "before").unwrap();
+    let export = |format: &str| {
+        let mut command = scene.observer().unwrap();
+        command.args(["export", "whose", "--format", format, "-o"]).arg(&path);
+        run(command.env("SUDO_UID", NOBODY.to_string()).env("SUDO_GID", NOBODY.to_string()))
+    };
+    let output = export("jsonl");
+    assert!(output.status.success(), "{}", said(&output));
+    let metadata = path.metadata().unwrap();
+    assert_eq!(
+        (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o777),
+        (NOBODY, NOBODY, 0o600)
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with(r#"{"kind":"header","schema":"observer.events/1","#), "{text}");
+    let piped = run(scene.observer().unwrap().args(["export", "whose", "--format", "jsonl", "-o", "-"]));
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), text);
+    // What cannot be finished changes nothing.
+    let failed =
+        run(scene.observer().unwrap().args(["export", "nobody", "--format", "jsonl", "-o"]).arg(&path));
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    let parts = fs::read_dir(scene.path(""))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part"));
+    assert_eq!(parts.count(), 0);
+}
+
+#[test]
+fn a_terminal_is_given_no_binary_and_told_what_to_do() {
+    let scene = recorded("shown", &["true"]);
+    for (format, refused) in [("pcapng", true), ("perfetto", true), ("markdown", false)] {
+        let mut command = Command::new(PYTHON);
+        command.arg(target::folder().join("terminal.py")).arg(target::observer().unwrap());
+        command.arg("--state-dir").arg(scene.state_dir()).args(["export", "shown", "--format", format]);
+        let shown = run(command.stdin(Stdio::null())).stdout;
+        let shown = String::from_utf8_lossy(&shown);
+        let wanted = "to a terminal: it is not text; name a file with -o";
+        assert_eq!(shown.contains(wanted), refused, "{format}: {shown}");
+        assert_eq!(shown.contains("observer.markdown/1"), !refused, "{format}: {shown}");
+    }
+}
+
+#[test]
+fn each_format_says_what_is_in_it() {
+    for format in ["jsonl", "markdown", "pcapng", "perfetto"] {
+        let output = run(Command::new(target::observer().unwrap()).args(["export", "--schema", format]));
+        let schema = String::from_utf8(output.stdout).unwrap();
+        let name = if format == "jsonl" { "events" } else { format };
+        assert!(schema.contains(&format!("observer.{name}/1")), "{schema}");
+    }
+    let refused = run(Command::new(target::observer().unwrap()).args(["export", "@", "--format", "json"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("jsonl, markdown, pcapng, perfetto"), "{}", said(&refused));
+}
