@@ -2,6 +2,8 @@
 //! the recording.
 #![expect(unsafe_code, reason = "waitpid with any signal number, and ptrace requests nix does not have")]
 
+use std::time::{Duration, Instant};
+
 use nix::{
     errno::Errno,
     libc,
@@ -111,6 +113,23 @@ pub(super) enum Until {
     Call,
     /// The next call that its filter stops.
     Filter,
+}
+
+/// Does the same for a moment without going to sleep, for what is about to come. `None`: it did not.
+pub(super) fn wait_briefly(moment: Duration) -> Option<(u32, Stop)> {
+    let end = Instant::now() + moment;
+    loop {
+        let mut status = 0;
+        // SAFETY: as in [`wait`].
+        let tid =
+            unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG) };
+        if tid > 0 {
+            return Some((tid as u32, Stop::of(status)));
+        }
+        if tid < 0 || Instant::now() >= end {
+            return None;
+        }
+    }
 }
 
 /// Lets a stopped thread do what comes next. One that was killed meanwhile is heard of by [`wait`].

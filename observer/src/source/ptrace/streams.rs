@@ -72,6 +72,10 @@ impl Recorder {
 
     /// What a call carried over `fd`, and how much of it.
     pub(super) fn carried(&mut self, call: &Call, fd: i32, sent: bool, ret: i64, buffers: &Buffers) {
+        // Nothing was carried, and nothing failed.
+        if passing(ret) {
+            return;
+        }
         let Some((kind, inode)) = sockets::facts(call.tid, fd) else { return };
         if sent && (matches!(fd, 1 | 2) || kind == nix::libc::S_IFIFO) {
             self.output(call, fd, inode, ret, buffers);
@@ -86,7 +90,7 @@ impl Recorder {
     }
 
     fn output(&self, call: &Call, fd: i32, inode: u64, ret: i64, buffers: &Buffers) {
-        if ret == 0 || passing(ret) {
+        if ret == 0 {
             return;
         }
         let stream = match fd {
@@ -105,7 +109,6 @@ impl Recorder {
         let Some(socket) = self.known(call.pid, fd, inode) else { return };
         if socket.phase == Phase::Connecting {
             match errno(ret) {
-                _ if passing(ret) => {}
                 0 => self.settle(call, fd, inode),
                 failed => self.connected(call, fd, inode, failed),
             }
@@ -119,7 +122,7 @@ impl Recorder {
         let counter = if sent { &mut socket.sent } else { &mut socket.received };
         *counter += ret.max(0) as u64;
         // A received nothing is the other side's end of stream.
-        if socket.stream && !passing(ret) && (ret != 0 || !sent) {
+        if socket.stream && (ret != 0 || !sent) {
             let len = ret.max(0) as u64;
             let body = Body::Data {
                 socket: SocketId(inode),
@@ -151,7 +154,7 @@ impl Recorder {
     fn ended(&mut self, call: &Call, fd: i32, inode: u64, sent: bool, ret: i64) {
         let phase = self.sockets.get(&inode).filter(|socket| socket.tcp).map(|socket| socket.phase);
         let Some(phase @ (Phase::Open | Phase::HalfClosed)) = phase else { return };
-        if ret > 0 || passing(ret) || (ret == 0 && (sent || phase == Phase::HalfClosed)) {
+        if ret > 0 || (ret == 0 && (sent || phase == Phase::HalfClosed)) {
             return;
         }
         let state = Borrowed::of(call.pid, fd).and_then(|borrowed| borrowed.state());

@@ -30,6 +30,8 @@ use crate::{
 
 /// How often threads are looked over for calls that do not return.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Within this most calls are over that carry bytes.
+const SOON: Duration = Duration::from_micros(40);
 /// How long what a filtered command leaves running has after `SIGTERM`.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -62,6 +64,8 @@ pub(super) struct Tracer {
     /// Its filter stops it, at recorded calls only.
     filtered: bool,
     sitting: Sitting,
+    /// Whether the thread that was stopped last is in a call now.
+    in_call: bool,
     looked: Instant,
 }
 
@@ -76,7 +80,17 @@ impl Tracer {
     pub(super) fn new(recorder: Recorder, end: RootEnd, filtered: bool) -> Self {
         let (tracees, processes) = (HashMap::new(), HashMap::new());
         let sitting = Sitting::default();
-        Self { recorder, tracees, processes, root: None, end, filtered, sitting, looked: Instant::now() }
+        Self {
+            recorder,
+            tracees,
+            processes,
+            root: None,
+            end,
+            filtered,
+            sitting,
+            in_call: false,
+            looked: Instant::now(),
+        }
     }
 
     /// Seizes a process that is about to `execve`, and comes back when its calls are heard of.
@@ -168,6 +182,14 @@ impl Tracer {
     pub(super) fn run(&mut self, stopping: impl Fn() -> bool) {
         let mut last_words = None;
         while !(stopping() && self.may_leave(&mut last_words)) {
+            // A recorded call is over soon: to sleep and be woken would take longer.
+            if self.filtered
+                && self.in_call
+                && let Some((tid, stop)) = stop::wait_briefly(SOON)
+            {
+                self.handle(tid, stop);
+                continue;
+            }
             match stop::wait() {
                 Ok((tid, stop)) => self.handle(tid, stop),
                 Err(Errno::EINTR) => self.look_over(),
@@ -217,6 +239,7 @@ impl Tracer {
             Stop::Ended(status) => self.ended(tid, status),
         };
         let in_call = self.tracees.get(&tid).is_some_and(|tracee| tracee.call.is_some());
+        self.in_call = in_call;
         stop::resume(tid, next, if self.filtered && !in_call { Until::Filter } else { Until::Call });
     }
 
