@@ -66,8 +66,31 @@ impl Trace {
     pub fn lines(&self) -> Result<Vec<(u32, Line)>> {
         let text = std::fs::read_to_string(self.log.path()).context("cannot read what strace wrote")?;
         let errnos = errnos();
-        text.lines().filter_map(|line| parse(line, &errnos).transpose()).collect()
+        whole(&text).iter().filter_map(|line| parse(line, &errnos).transpose()).collect()
     }
+}
+
+/// Joins what strace tears apart when two processes are in calls at once: such a line stands where its call returned. One that never
+/// does, because its process was killed in it, is left out.
+fn whole(text: &str) -> Vec<String> {
+    let mut begun = HashMap::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let (pid, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if let Some(first) = line.strip_suffix("<unfinished ...>") {
+            begun.insert(pid, first.trim_end());
+            continue;
+        }
+        let resumed = rest.trim_start().strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"));
+        match resumed.and_then(|(_, rest)| Some((begun.remove(pid)?, rest))) {
+            Some((first, rest)) if first.ends_with(',') => {
+                lines.push(format!("{first} {}", rest.trim_start()))
+            }
+            Some((first, rest)) => lines.push(format!("{first}{rest}")),
+            None => lines.push(line.to_owned()),
+        }
+    }
+    lines
 }
 
 fn parse(line: &str, errnos: &HashMap<String, i32>) -> Result<Option<(u32, Line)>> {
@@ -87,10 +110,6 @@ fn parse(line: &str, errnos: &HashMap<String, i32>) -> Result<Option<(u32, Line)
             bail!(broken());
         };
         return Ok(Some((pid, line)));
-    }
-    // Two processes in calls at once: the programs traced here take turns, and a line in two halves is a surprise worth failing for.
-    if rest.contains("<unfinished ...>") || rest.contains("resumed>") {
-        bail!(broken());
     }
     let (name, rest) = rest.split_once('(').with_context(broken)?;
     // From the right: an argument may contain `) = ` in a comment, the result cannot.
@@ -179,6 +198,14 @@ mod tests {
         };
         assert_eq!(strings(&call.arguments[1]).unwrap(), [b"a", b"b"]);
         assert_eq!(strings(&call.arguments[2]).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_was_torn_apart_is_joined() {
+        let torn = "7  read(0,  <unfinished ...>\n8  newfstatat(6, \"\",  <unfinished ...>\n9  getpid() = 9\n\
+                    7  <... read resumed>\"\\x61\", 1) = 1\n8  +++ killed by SIGKILL +++";
+        let joined = ["9  getpid() = 9", "7  read(0, \"\\x61\", 1) = 1", "8  +++ killed by SIGKILL +++"];
+        assert_eq!(whole(torn), joined);
     }
 
     #[test]
