@@ -23,6 +23,9 @@ def thread_exits(_):
     thread = threading.Thread(target=lambda: None)
     thread.start()
     thread.join()
+    # Joined it may still be on its way out, and then our own end could come before its: until the kernel knows it no more (tgkill, x86-64).
+    while ctypes.CDLL(None).syscall(234, os.getpid(), thread.native_id, 0) == 0:
+        pass
 
 
 def wait_for_signal(file):

@@ -322,26 +322,34 @@ fn a_stopped_process_is_said_to_be_stopped_until_it_goes_on() {
 #[test]
 fn the_other_ends_of_standard_pipes_are_named() {
     let scene = Scene::new().unwrap();
-    // We hold the other ends of the pipes we start the observer with; a shell's pipe is held by the shell's other child.
-    let mut command = scene.attach("ours").unwrap();
-    command.args(["--quiet", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut observed = Running(command.spawn().unwrap());
-    deadline::until("the session shows the command", LIMIT, || {
-        scene.session("ours").ok().filter(|session| session.kind("exec").count() == 1)
+    // We hold the other ends of the pipes we start the observer with, and nobody else. Between its fork and its program a child of another
+    // test has them too: then once more.
+    let mut turn = 0;
+    deadline::until("we alone are named as holders", LIMIT, || {
+        turn += 1;
+        let name = format!("ours-{turn}");
+        let mut command = scene.attach(&name).unwrap();
+        command.args(["--quiet", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut observed = Running(command.spawn().unwrap());
+        deadline::until("the session shows the command", LIMIT, || {
+            scene.session(&name).ok().filter(|session| session.kind("exec").count() == 1)
+        });
+        drop(observed.0.stdin.take());
+        assert!(observed.0.wait().unwrap().success());
+        let session = scene.session(&name).unwrap();
+        let exec = session.kind("exec").next().unwrap();
+        let alone = [0, 1].iter().all(|fd| {
+            let end = &exec["stdio"][fd];
+            assert_eq!(end["what"], "pipe", "{end}");
+            let holders: Vec<u64> =
+                end["other_end"].as_array().unwrap().iter().map(|holder| number(&holder["pid"])).collect();
+            assert!(holders.contains(&std::process::id().into()), "{fd}: {holders:?}");
+            holders == [u64::from(std::process::id())]
+        });
+        alone.then_some(())
     });
-    drop(observed.0.stdin.take());
-    assert!(observed.0.wait().unwrap().success());
-    let session = scene.session("ours").unwrap();
-    let exec = session.kind("exec").next().unwrap();
-    for fd in [0, 1] {
-        let end = &exec["stdio"][fd];
-        assert_eq!(end["what"], "pipe", "{end}");
-        let holders: Vec<u64> =
-            end["other_end"].as_array().unwrap().iter().map(|holder| number(&holder["pid"])).collect();
-        // A child of another test may have them too, until it runs its program.
-        assert!(holders.contains(&std::process::id().into()), "{fd}: {holders:?}");
-    }
 
+    // A shell's pipe is held by the shell's other child.
     let line = "cat </dev/zero | head -c 1000000 >/dev/null";
     assert!(
         scene.attach("shell").unwrap().args(["--quiet", "--", "sh", "-c", line]).status().unwrap().success()
