@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,6 +62,8 @@ pub(super) struct Stats {
     pub(super) lost: Option<u64>,
     pub(super) tracing_after_ns: Option<u64>,
     pub(super) programs: Vec<Program>,
+    /// Names of the system calls that it records under ptrace.
+    pub(super) calls: Vec<String>,
 }
 
 /// One eBPF program's share; zero unless the kernel's accounting is on.
@@ -70,6 +73,13 @@ pub(super) struct Program {
     pub(super) name: String,
     pub(super) run_count: u64,
     pub(super) run_time_ns: u64,
+}
+
+impl Stats {
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).context("OBSERVER_STATS is not what was agreed")
+    }
 }
 
 impl Case {
@@ -223,17 +233,14 @@ fn run(lab: &Lab, tool: Tool, words: &[&OsStr], prepare: impl FnOnce(&mut Comman
     if !status.success() {
         bail!("{tool}: {status}; it said:\n{stderr}");
     }
-    let stats: Option<Stats> = match fs::read(&stats) {
-        Ok(text) => Some(serde_json::from_slice(&text).context("OBSERVER_STATS is not what was agreed")?),
-        Err(_) => None,
-    };
+    let stats = stats.exists().then(|| Stats::read(&stats)).transpose()?;
     // At its own end the observer knows better than our last look.
     let cpu_s = stats.as_ref().and_then(|stats| stats.cpu_s).or(cpu_s).filter(|_| tool != Tool::Nothing);
     Ok(Ran { sample: Sample { cpu_s, stats, ..Sample::default() }, stdout, stderr, ready_ns })
 }
 
 /// Reads what the worker says; when it says it is ready, notes the time and, where a stamp names it, stops it.
-fn listen(stderr: impl Read, stamp: &std::path::Path) -> (String, Option<u128>) {
+fn listen(stderr: impl Read, stamp: &Path) -> (String, Option<u128>) {
     let (mut text, mut ready_ns) = (String::new(), None);
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if ready_ns.is_none() && line.contains(READY) {
@@ -251,7 +258,7 @@ fn listen(stderr: impl Read, stamp: &std::path::Path) -> (String, Option<u128>) 
     (text, ready_ns)
 }
 
-fn read_stamp(stamp: &std::path::Path) -> Result<(Pid, u128)> {
+fn read_stamp(stamp: &Path) -> Result<(Pid, u128)> {
     let text = fs::read_to_string(stamp).context("the target left no stamp")?;
     let (pid, at_ns) = text.trim().split_once(' ').context("half a stamp")?;
     Ok((Pid::from_raw(pid.parse()?), at_ns.parse()?))

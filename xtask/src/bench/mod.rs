@@ -6,7 +6,8 @@ mod report;
 mod tool;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -15,7 +16,7 @@ use tests::rabbit::{self, Broker};
 use tests::venv::Venv;
 
 use crate::machine;
-use case::{Case, Sample};
+use case::{Case, Sample, Stats};
 use tool::Tool;
 
 const PACKAGES: &[Package] = &[
@@ -47,6 +48,8 @@ struct Lab {
     broker: Broker,
     venv: Venv,
     observer: PathBuf,
+    /// What observer records, by its own word, for tools that are to record the same.
+    calls: Vec<String>,
     scratch: tempfile::TempDir,
 }
 
@@ -75,12 +78,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     tools.insert(0, Tool::Nothing);
     apt::ensure(PACKAGES)?;
     rabbit::install()?;
+    let observer = machine::observer()?;
+    let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
     let lab = Lab {
         venv: Venv::ensure()?,
-        observer: machine::observer()?,
+        calls: calls(&observer, scratch.path())?,
+        observer,
         // As the last tool asks it for its own account, all are measured with the plugins that takes.
         broker: Broker::start(&["rabbitmq_management", "rabbitmq_event_exchange"])?,
-        scratch: tempfile::tempdir().context("cannot create a temporary folder")?,
+        scratch,
     };
     // The kernel's accounting of programs costs more than a small program does. Some run left it on, or the machine's owner wants it.
     let outcomes = with_program_stats("0", || {
@@ -97,6 +103,22 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         bail!("{failed} of the measurements failed, see above");
     }
     Ok(())
+}
+
+/// Asks the observer, by a run of nothing, which system calls it records.
+fn calls(observer: &Path, scratch: &Path) -> Result<Vec<String>> {
+    let (state, stats) = (scratch.join("calls"), scratch.join("calls.json"));
+    let ran = Command::new(observer)
+        .arg("--state-dir")
+        .arg(state)
+        .args(["attach", "--backend", "ptrace", "--", "true"])
+        .env("OBSERVER_STATS", &stats)
+        .output()
+        .context("cannot run observer")?;
+    if !ran.status.success() {
+        bail!("observer: {}; it said:\n{}", ran.status, String::from_utf8_lossy(&ran.stderr));
+    }
+    Ok(Stats::read(&stats)?.calls)
 }
 
 fn measure(lab: &Lab, case: Case, tools: &[Tool], rounds: u32) -> Result<Outcome> {

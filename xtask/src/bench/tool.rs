@@ -24,6 +24,8 @@ pub(super) enum Tool {
     ObserverSeccomp,
     /// strace -f --seccomp-bpf
     StraceSeccomp,
+    /// strace -f --seccomp-bpf of all calls that observer records, written to /dev/null
+    StraceSame,
     /// strace -f
     Strace,
     /// bpftrace, printing the same events to a file
@@ -31,7 +33,7 @@ pub(super) enum Tool {
 }
 
 /// What tells the story of a worker, and about what the observer records.
-const SYSCALLS: &str = "trace=execve,openat,connect,sendto,recvfrom,write,exit_group";
+const SYSCALLS: &str = "execve,openat,connect,sendto,recvfrom,write,exit_group";
 
 /// The same for bpftrace: the tree below the command, 64 bytes of payload, one line an event.
 const BPFTRACE: &str = r#"
@@ -79,8 +81,11 @@ impl Tool {
             }
             Self::ObserverPtrace => observer(lab, &["--backend", "ptrace"], words),
             Self::ObserverSeccomp => observer(lab, &["--backend", "ptrace", "--seccomp"], words),
-            Self::StraceSeccomp => strace(&["--seccomp-bpf"], &log, words),
-            Self::Strace => strace(&[], &log, words),
+            Self::StraceSeccomp => strace(&["--seccomp-bpf"], SYSCALLS, &log, words),
+            Self::StraceSame => {
+                strace(&["--seccomp-bpf"], &lab.calls.join(","), Path::new("/dev/null"), words)
+            }
+            Self::Strace => strace(&[], SYSCALLS, &log, words),
             Self::Bpftrace => {
                 let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
                 // Each word execs the next, so the process we measure is bpftrace in the end.
@@ -95,7 +100,11 @@ impl Tool {
     /// How much of a flood to send through it: a rate needs no more, and patience ends somewhere.
     pub(super) fn share(self) -> u32 {
         match self {
-            Self::Strace | Self::StraceSeccomp | Self::ObserverPtrace | Self::ObserverSeccomp => 10,
+            Self::Strace
+            | Self::StraceSeccomp
+            | Self::StraceSame
+            | Self::ObserverPtrace
+            | Self::ObserverSeccomp => 10,
             _ => 1,
         }
     }
@@ -110,6 +119,7 @@ impl fmt::Display for Tool {
             Self::ObserverPtrace => "observer, ptrace",
             Self::ObserverSeccomp => "observer, ptrace --seccomp",
             Self::StraceSeccomp => "strace -f --seccomp-bpf",
+            Self::StraceSame => "strace --seccomp-bpf, same",
             Self::Strace => "strace -f",
             Self::Bpftrace => "bpftrace",
         })
@@ -124,19 +134,9 @@ fn observer(lab: &Lab, options: &[&str], words: &[&OsStr]) -> Command {
     command
 }
 
-fn strace(flags: &[&str], log: &Path, words: &[&OsStr]) -> Command {
+fn strace(flags: &[&str], calls: &str, log: &Path, words: &[&OsStr]) -> Command {
     let mut command = Command::new("strace");
-    command.arg("-f").args(flags).args([
-        "-qq",
-        "-ttt",
-        "-s",
-        "64",
-        "-e",
-        SYSCALLS,
-        "-e",
-        "signal=none",
-        "-o",
-    ]);
-    command.arg(log).arg("--").args(words);
+    command.arg("-f").args(flags).args(["-qq", "-ttt", "-s", "64", "-e", "signal=none", "-e"]);
+    command.arg(format!("trace={calls}")).arg("-o").arg(log).arg("--").args(words);
     command
 }

@@ -381,6 +381,7 @@ impl Stats {
             "lost": lost,
             "tracing_after_ns": tracing_after_ns,
             "programs": programs,
+            "calls": source::ptrace::recorded(),
         });
         if let Err(error) = std::fs::write(&path, stats.to_string()) {
             say(&format!("observer: cannot write {}: {error}", path.to_string_lossy()));

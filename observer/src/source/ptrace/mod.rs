@@ -55,6 +55,11 @@ use crate::{
     event::{Body, Event, Origin, Pid, Tid},
 };
 
+/// Names of the system calls that it records something of.
+pub fn recorded() -> Vec<String> {
+    calls::recorded().map(call::name).collect()
+}
+
 /// A call that lasts longer is told of.
 const STUCK_NS: u64 = 1_000_000_000;
 /// How often the tracer is asked to look over what does not move.
