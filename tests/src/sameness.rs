@@ -63,10 +63,18 @@ pub fn facts(session: &Session, same: impl Fn(&Value) -> Option<Value>) -> BTree
 
 /// What only one of them saw.
 pub fn differences(ebpf: &BTreeSet<String>, ptrace: &BTreeSet<String>) -> Vec<String> {
-    let only = |who: &str, left: &BTreeSet<String>, right: &BTreeSet<String>| -> Vec<String> {
-        left.difference(right).map(|fact| format!("only {who}: {fact:.600}")).collect()
-    };
     [only("eBPF", ebpf, ptrace), only("ptrace", ptrace, ebpf)].concat()
+}
+
+/// What one source saw in both of its runs and the other in neither: what a run does by chance is in one of them only.
+pub fn steady_differences(ebpf: [&BTreeSet<String>; 2], ptrace: [&BTreeSet<String>; 2]) -> Vec<String> {
+    let always = |[one, other]: [&BTreeSet<String>; 2]| one & other;
+    let ever = |[one, other]: [&BTreeSet<String>; 2]| one | other;
+    [only("eBPF", &always(ebpf), &ever(ptrace)), only("ptrace", &always(ptrace), &ever(ebpf))].concat()
+}
+
+fn only(who: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Vec<String> {
+    left.difference(right).map(|fact| format!("only {who}: {fact:.600}")).collect()
 }
 
 /// What was said on every connection that speaks AMQP: the methods of either side, in order. `show` is `observer show NAME`.

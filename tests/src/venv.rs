@@ -103,6 +103,12 @@ pub fn interpreter() -> PathBuf {
 /// Debian's own interpreter: the one that every user may run.
 pub const DEBIANS: &str = "/usr/bin/python3";
 
+/// Every CPython from 3.9 on that is here.
+pub fn interpreters() -> Vec<PathBuf> {
+    let pyenvs = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"].into_iter().filter_map(pyenv);
+    pyenvs.chain([PathBuf::from(DEBIANS)]).filter(|python| python.exists()).collect()
+}
+
 /// pyenv's newest interpreter of a minor version, such as `3.12`.
 pub fn pyenv(minor: &str) -> Option<PathBuf> {
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));

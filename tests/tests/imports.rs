@@ -33,12 +33,6 @@ import sys
 print('\\n'.join(sys.path))
 ";
 
-/// Every CPython from 3.9 on that is here.
-fn interpreters() -> Vec<PathBuf> {
-    let pyenv = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"].into_iter().filter_map(venv::pyenv);
-    pyenv.chain([PathBuf::from(venv::DEBIANS)]).filter(|python| python.exists()).collect()
-}
-
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix("imports-").tempdir().unwrap();
     let put = |name: &str, text: &str| {
@@ -126,7 +120,7 @@ fn named_at(process: &Value, name: &str) -> usize {
 #[test]
 fn the_tree_is_the_one_importtime_prints() {
     let folder = folder();
-    let interpreters = interpreters();
+    let interpreters = venv::interpreters();
     assert!(!interpreters.is_empty());
     for python in interpreters {
         let wanted = printed(&python, &["program.py"], folder.path());
@@ -260,7 +254,7 @@ fn where_modules_come_from_is_told_and_what_they_hide() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     };
-    let base = interpreters().into_iter().next().unwrap();
+    let base = venv::interpreters().into_iter().next().unwrap();
     let made = Command::new(&base).args(["-m", "venv", "--without-pip", &at("env")]).status().unwrap();
     assert!(made.success());
     let site = fs::read_dir(folder.path().join("env/lib")).unwrap().next().unwrap().unwrap();

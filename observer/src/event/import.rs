@@ -134,6 +134,16 @@ pub struct Hiding {
     pub hidden: Vec<String>,
 }
 
+/// What stands in `sys.modules` of a process that ends, read from its memory. Python puts it away itself when it ends in order: this tells
+/// of those that are ended otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadedModules {
+    /// The names, in the order in which they were put there.
+    pub names: Vec<String>,
+    /// Whether these are all.
+    pub complete: bool,
+}
+
 impl Body {
     /// Every text of an event of this module that may be, or hold, a path; of other events none.
     pub fn python_paths(&mut self, each: &mut impl FnMut(&mut String)) {

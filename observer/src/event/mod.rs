@@ -12,7 +12,7 @@ mod import;
 pub use disk::{FileLook, ModuleSearch, Near, SourceLook};
 pub use import::{
     CachedImport, Distribution, Distributions, Hiding, Import, ImportSight, Imported, Interpreter,
-    ModuleShadows,
+    LoadedModules, ModuleShadows,
 };
 pub use known::{Absence, Known};
 pub use network::{Address, Direction, Disconnect};
@@ -411,6 +411,8 @@ pub enum Body {
     Distributions(Distributions),
     /// Modules this process imported that hide others of the same name.
     ModuleShadows(ModuleShadows),
+    /// The modules this process had loaded when it ended.
+    LoadedModules(LoadedModules),
 }
 
 /// Who sent a signal.
@@ -487,7 +489,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 49] = [
+    pub const KINDS: [&str; 50] = [
         "fork",
         "thread",
         "exec",
@@ -537,6 +539,7 @@ impl Body {
         "interpreter",
         "distributions",
         "module-shadows",
+        "loaded-modules",
     ];
 
     /// The public name of this kind, equal to the JSON tag `kind`.
@@ -591,6 +594,7 @@ impl Body {
             Self::Interpreter(_) => "interpreter",
             Self::Distributions(_) => "distributions",
             Self::ModuleShadows(_) => "module-shadows",
+            Self::LoadedModules(_) => "loaded-modules",
         }
     }
 

@@ -22,8 +22,8 @@ use iced_x86::{
 };
 use memchr::memmem;
 use object::{
-    Architecture, Endianness, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, ReadCache,
-    RelocationTarget, SectionKind, read::elf::ElfFile64,
+    Architecture, Endianness, Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable,
+    ReadCache, RelocationTarget, SectionKind, read::elf::ElfFile64,
 };
 
 use super::layout::{COOKIE, DEBUG_OFFSETS_LEN, Layout};
@@ -57,6 +57,8 @@ pub struct Entrance {
     pub version: Option<String>,
     /// Where things stand.
     pub layout: Layout,
+    /// Of `_PyRuntime` in memory, behind the beginning of the file's image; `None`: it is not exported.
+    pub runtime: Option<u64>,
 }
 
 /// Why there are none.
@@ -151,7 +153,9 @@ pub fn find(path: &Path, minor: Option<u32>) -> Result<Entrance, NoEntrance> {
     let (start, ends) = image.search(&formats, &events).ok_or(NoEntrance::NotRecognised)?;
     let call = symbols.get(IMPORT).map(|address| image.cheapest(*address, &ARGUMENTS));
     let call = call.and_then(|address| image.file_offset(address)).ok_or(NoEntrance::NotRecognised)?;
-    Ok(Entrance { call, start, ends, version, layout })
+    let image = elf.segments().map(|segment| segment.address()).min().unwrap_or(0);
+    let runtime = symbols.get("_PyRuntime").and_then(|address| address.checked_sub(image));
+    Ok(Entrance { call, start, ends, version, layout, runtime })
 }
 
 /// Where the dynamic linker puts the addresses of the functions that call a method.

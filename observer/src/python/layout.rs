@@ -24,6 +24,19 @@ pub struct Layout {
     pub exception: Option<u32>,
     /// Whether its type stands there instead (`curexc_type`, up to 3.11).
     pub exception_is_type: bool,
+    /// The way to `sys.modules`. `None`: not known.
+    pub registry: Option<Registry>,
+}
+
+/// The way to `sys.modules` (`internal/pycore_runtime.h`, `internal/pycore_interp.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// In `_PyRuntime`: the interpreter that was made last.
+    pub interpreters: u32,
+    /// In `PyInterpreterState`: the dictionary.
+    pub modules: u32,
+    /// Whether the keys of a dictionary are laid out as up to 3.10.
+    pub old_keys: bool,
 }
 
 /// `_Py_DebugOffsets` begins with this (3.13, `internal/pycore_runtime.h`).
@@ -40,7 +53,9 @@ impl Layout {
         let new_text = Self { ascii: 40, compact: 56, interned_bits, ..Self::default() };
         Some(match minor {
             9 | 10 => {
-                Self { frame: 24, code: 32, filename: Some(104), name: 112, exception: Some(88), ..old_text }
+                let registry = Some(Registry { interpreters: 32, modules: 856, old_keys: true });
+                let filename = Some(104);
+                Self { frame: 24, code: 32, filename, name: 112, exception: Some(88), registry, ..old_text }
             }
             11 => Self {
                 frame: 56,
@@ -49,6 +64,7 @@ impl Layout {
                 filename: Some(112),
                 name: 120,
                 exception: Some(96),
+                registry: Some(Registry { interpreters: 40, modules: 888, old_keys: false }),
                 ..old_text
             },
             12 => Self {
@@ -58,6 +74,7 @@ impl Layout {
                 filename: Some(112),
                 name: 120,
                 exception: Some(96),
+                registry: Some(Registry { interpreters: 40, modules: 944, old_keys: false }),
                 ..new_text
             },
             13 | 14 => debug_offsets.and_then(|bytes| told(minor, bytes, new_text)).unwrap_or(new_text),
@@ -80,11 +97,14 @@ fn told(minor: u32, bytes: &[u8], text: Layout) -> Option<Layout> {
     let frame = thread_state + if minor == 13 { 9 } else { 10 };
     let code = frame + if minor == 13 { 6 } else { 7 };
     let near = |offset: u32| (offset < 1024 && offset.is_multiple_of(8)).then_some(offset);
+    let far = |offset: u32| (offset < 1 << 20 && offset.is_multiple_of(8)).then_some(offset);
+    let registry = far(word(5)?).zip(far(word(11)?));
     let current_frame = near(word(thread_state + 4)?)?;
     Some(Layout {
         frame: current_frame,
         // Behind it stand two functions and two objects, for tracing and profiling (3.13 and 3.14).
         exception: Some(current_frame + 40),
+        registry: registry.map(|(interpreters, modules)| Registry { interpreters, modules, old_keys: false }),
         code: near(word(frame + 2)?)?,
         filename: Some(near(word(code + 1)?).filter(|offset| *offset > 0)?),
         name: near(word(code + 2)?)?,

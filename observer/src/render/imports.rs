@@ -98,6 +98,10 @@ fn head(part: &Part<'_>, modules: &[&Module], started_ns: u64) -> Line {
         let count = units::counted(before.modules, "module");
         line.push(DIM, format!(", beside {count} it had from {}, which forked it", before.pid));
     }
+    if let Some(at_end) = &part.program.at_end {
+        let count = at_end.otherwise_unseen.len();
+        line.push(DIM, format!(", {} in memory at its end, {count} of them not here", at_end.modules));
+    }
     if inferred > 0 {
         line.push(DIM, format!(", {inferred} of them inferred from opened files"));
     }

@@ -4,7 +4,7 @@ use super::style::{BAD, DIM, Line, ODD, PLAIN};
 use crate::{
     event::{
         CachedImport, Distribution, Distributions, Import, ImportSight, Imported, Interpreter, Known,
-        ModuleShadows,
+        LoadedModules, ModuleShadows,
     },
     words::units,
 };
@@ -89,6 +89,15 @@ pub fn distributions<'a>(line: &'a mut Line, distributions: &Distributions) -> &
         line.push(ODD, format!("; of no distribution: {}", distributions.unclaimed.join(", ")));
     }
     line.push(DIM, if distributions.complete { "" } else { " (not all looked at)" })
+}
+
+/// What was loaded when the process ended.
+pub(super) fn loaded<'a>(line: &'a mut Line, loaded: &LoadedModules) -> &'a mut Line {
+    let packages = loaded.names.iter().filter(|name| !name.contains('.') && !name.starts_with('_'));
+    let packages: Vec<&str> = packages.map(String::as_str).collect();
+    let at_least = if loaded.complete { "" } else { "at least " };
+    line.push(PLAIN, format!("{at_least}{}", units::counted(loaded.names.len() as u64, "module")));
+    line.push(DIM, format!(" in memory: {}", packages.join(", ")))
 }
 
 /// Modules that hide others.

@@ -100,6 +100,7 @@ fn describe(line: &mut Line, event: &Event) {
         Body::Interpreter(interpreter) => modules::interpreter(line, interpreter),
         Body::Distributions(distributions) => modules::distributions(line, distributions),
         Body::ModuleShadows(shadows) => modules::shadows(line, shadows),
+        Body::LoadedModules(loaded) => modules::loaded(line, loaded),
         Body::Stuck { syscall, since_ns, on, .. } => {
             let on = on.get().map_or(String::new(), |on| format!(" on {on}"));
             let after = units::duration(event.at_ns.saturating_sub(*since_ns));

@@ -11,7 +11,7 @@ use crate::{
     model::{
         Model,
         ladder::{self, Ladder, Rung},
-        modules::{Before, Cached, Module, Program},
+        modules::{AtEnd, Before, Cached, Module, Program},
     },
     render::{
         imports::{self, ModulePath, Part},
@@ -177,6 +177,8 @@ struct Told<'a> {
     /// Import statements whose module was loaded already: the first of each place.
     cached: Vec<Again<'a>>,
     left_out: u64,
+    /// What stood in `sys.modules` when it ended; null when that was not read.
+    at_end: Option<&'a AtEnd>,
 }
 
 #[derive(Serialize)]
@@ -245,6 +247,7 @@ impl<'a> Told<'a> {
             ended: program.ended.iter().copied().filter(|at| *at < modules.len()).collect(),
             modules,
             left_out: program.left_out,
+            at_end: program.at_end.as_ref(),
         }
     }
 }

@@ -7,9 +7,9 @@
 
 mod program;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-pub use program::{Before, Cached, Program};
+pub use program::{AtEnd, Before, Cached, Program};
 use serde::Serialize;
 
 use super::{files, mark::Mark};
@@ -23,6 +23,8 @@ const MAX_MODULES: usize = 20_000;
 const MAX_ALL: usize = 200_000;
 /// Directories of one search that are kept.
 const MAX_TRIED: usize = 64;
+/// How far up forks are followed.
+const MAX_FORKS: usize = 64;
 const MAX_DISTRIBUTIONS: usize = 64;
 /// Files of one program that add to its module path.
 const MAX_PTH: usize = 64;
@@ -147,6 +149,19 @@ impl Modules {
                     program.shadows = Some(shadows.clone());
                 }
             }
+            Body::LoadedModules(loaded) => {
+                let seen = self.seen_by(event.pid);
+                let unseen = loaded.names.iter().filter(|name| !seen.contains(name.as_str()));
+                let at_end = AtEnd {
+                    event: id,
+                    modules: loaded.names.len() as u64,
+                    complete: loaded.complete,
+                    otherwise_unseen: unseen.cloned().collect(),
+                };
+                if let Some(program) = self.current(event.pid) {
+                    program.at_end = Some(at_end);
+                }
+            }
             Body::Import(import) => self.with_room(event.pid, |program| {
                 program.import(Mark::new(id, event), event.tid, import);
             }),
@@ -182,6 +197,19 @@ impl Modules {
         };
         self.current.insert(pid, number);
         self.programs.insert((pid, number), Program::new(pid, since_ns));
+    }
+
+    /// Names of the modules that a process was seen to load, and those it was forked from before it.
+    fn seen_by(&self, pid: Pid) -> HashSet<&str> {
+        let mut seen = HashSet::new();
+        let mut next = self.of(pid);
+        // What forked itself is an ancestor of nobody: the way up ends.
+        for _ in 0..MAX_FORKS {
+            let Some(program) = next else { break };
+            seen.extend(program.modules.iter().map(|module| module.name.as_str()));
+            next = program.before.and_then(|before| self.of(before.pid));
+        }
+        seen
     }
 
     fn current(&mut self, pid: Pid) -> Option<&mut Program> {

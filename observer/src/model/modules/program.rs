@@ -42,6 +42,19 @@ pub struct Cached {
     pub function: Option<String>,
 }
 
+/// `sys.modules` of a process, when it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AtEnd {
+    /// The event.
+    pub event: u64,
+    /// How many modules there were.
+    pub modules: u64,
+    /// Whether these are all.
+    pub complete: bool,
+    /// Those of them that nothing else told of, in this process or in those it was forked from.
+    pub otherwise_unseen: Vec<String>,
+}
+
 /// What one program in one process imported.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -65,6 +78,8 @@ pub struct Program {
     pub pth: Vec<String>,
     /// What the disk says of other modules of the same names; `None`: it was not asked.
     pub shadows: Option<ModuleShadows>,
+    /// What it had loaded when it ended; `None`: that was not read.
+    pub at_end: Option<AtEnd>,
     /// What each thread is in the middle of: the first are those begun first.
     stacks: HashMap<Tid, Vec<usize>>,
     /// Hashes of files that stand for a module.

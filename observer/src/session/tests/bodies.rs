@@ -108,7 +108,7 @@ pub(super) fn all() -> Vec<Body> {
     bodies
 }
 
-fn brokers() -> [Body; 16] {
+fn brokers() -> [Body; 17] {
     let (vhost, queue) = ("/".to_owned(), "shop\u{1b}".to_owned());
     let connection = "127.0.0.1:5 -> 127.0.0.1:5672".to_owned();
     let facts: std::collections::BTreeMap<_, _> =
@@ -248,6 +248,7 @@ fn brokers() -> [Body; 16] {
             unclaimed: Vec::new(),
             complete: true,
         }),
+        Body::LoadedModules(LoadedModules { names: vec!["sys".into(), "app.tasks".into()], complete: true }),
         Body::ModuleShadows(ModuleShadows {
             hiding: vec![Hiding {
                 name: "queue".into(),
@@ -304,6 +305,7 @@ const fn complete(body: &Body) -> bool {
         | Body::Imported(_)
         | Body::Interpreter(_)
         | Body::Distributions(_)
-        | Body::ModuleShadows(_) => true,
+        | Body::ModuleShadows(_)
+        | Body::LoadedModules(_) => true,
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use super::{memory, queue::Queue, sockets::Sockets, streams::Buffers};
+use super::{loaded::Interpreters, memory, queue::Queue, sockets::Sockets, streams::Buffers};
 use crate::{
     event::{Body, Event, Known, Origin, Pid, Sender, Tid},
     source::{
@@ -182,6 +182,8 @@ pub(super) struct Recorder {
     pub(super) tracked: HashSet<u32>,
     pub(super) sockets: Sockets,
     pub(super) name_servers: NameServers,
+    /// Whose modules can be read when they end.
+    pub(super) interpreters: Arc<Interpreters>,
 }
 
 impl Recorder {

@@ -12,6 +12,7 @@ mod borrow;
 mod calls;
 mod files;
 mod filter;
+mod loaded;
 mod memory;
 mod queue;
 mod refused;
@@ -38,6 +39,7 @@ use std::{
 };
 
 use calls::Recorder;
+use loaded::Interpreters;
 use nix::sys::pthread::pthread_kill;
 use queue::Queue;
 pub(super) use refused::yama_scope;
@@ -131,6 +133,7 @@ pub struct Ptrace {
     end: RootEnd,
     filtered: bool,
     nudged: Instant,
+    interpreters: Arc<Interpreters>,
     started: Started,
 }
 
@@ -141,6 +144,7 @@ impl Ptrace {
     /// `filtered`: the command will have our [`Ptrace::filter`].
     pub fn new(snaplen: u64, ports: &[u16], filtered: bool) -> Self {
         let queue = Arc::<Queue>::default();
+        let interpreters = Arc::<Interpreters>::default();
         Self {
             snaplen,
             ports: ports.iter().copied().chain([AMQP_PORT, NAME_SERVER_PORT]).collect(),
@@ -150,7 +154,8 @@ impl Ptrace {
             tracer: None,
             filtered,
             nudged: Instant::now(),
-            started: Started::default(),
+            started: Started::new(Arc::clone(&interpreters)),
+            interpreters,
         }
     }
 
@@ -218,6 +223,7 @@ impl Ptrace {
             tracked: HashSet::new(),
             sockets: HashMap::new(),
             name_servers: NameServers::default(),
+            interpreters: Arc::clone(&self.interpreters),
         }
     }
 
@@ -266,7 +272,7 @@ impl Drop for Ptrace {
 impl Source for Ptrace {
     fn describe(&self) -> Description {
         const OWN: [&str; 5] = [
-            "imports as the interpreter makes them (they are inferred from the files opened)",
+            "imports as the interpreter makes them (they are inferred from the files opened, and from its memory where it ends without putting them away)",
             "the out-of-memory killer, and who sends SIGKILL from outside the process tree",
             "signals before they reach the program, and those it never takes",
             "what TCP does between two calls: a connection is seen to be made, refused or ended when the program learns of it, or a second later",

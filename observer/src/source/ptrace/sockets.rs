@@ -55,6 +55,8 @@ pub(super) struct Socket {
     pub(super) pid: u32,
     pub(super) fd: i32,
     connect_ns: u64,
+    /// Where it was to be connected to: the kernel forgets that when it fails.
+    asked: Option<Known<Address>>,
     ends: Option<Ends>,
 }
 
@@ -152,7 +154,8 @@ impl Recorder {
     pub(super) fn connect_entered(&mut self, call: &Call) {
         let fd = call.args[0] as i32;
         let Some(inode) = inode(call.tid, fd) else { return };
-        let broker = port(&Self::given_address(call)).is_some_and(|port| self.ports.contains(&port));
+        let asked = Self::given_address(call);
+        let broker = port(&asked).is_some_and(|port| self.ports.contains(&port));
         let tcp = || Borrowed::of(call.pid, fd).is_some_and(|borrowed| borrowed.is_tcp());
         if !self.sockets.contains_key(&inode) {
             self.remember(inode, Socket { tcp: tcp(), pid: call.pid, fd, ..Socket::default() });
@@ -161,6 +164,7 @@ impl Recorder {
             socket.stream |= broker;
             if socket.phase != Phase::Connecting {
                 socket.connect_ns = call.enter_ns;
+                socket.asked = Some(asked);
             }
         }
     }
@@ -197,6 +201,10 @@ impl Recorder {
         }
         let (local, peer) = Borrowed::of(call.pid, fd)
             .map_or_else(|| (Known::unknown(), Known::unknown()), |borrowed| borrowed.ends());
+        let peer = match &socket.asked {
+            Some(asked) if failed != 0 && peer.get().is_none() => asked.clone(),
+            _ => peer,
+        };
         socket.phase = if failed == 0 { Phase::Open } else { Phase::New };
         socket.ends = Some((local.clone(), peer.clone()));
         let duration_ns = call.at_ns.saturating_sub(socket.connect_ns);

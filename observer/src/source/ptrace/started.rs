@@ -14,10 +14,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::queue::Queue;
+use super::{loaded::Interpreters, queue::Queue};
 use crate::{
     event::{Body, Event, Exec, FdKind, ImportSight, Known, Pid},
-    python::{entrance, installed},
+    python::{
+        entrance::{self, Entrance},
+        installed,
+    },
     source::{
         interpreter::{self, Sight},
         proc::PipeHolders,
@@ -29,10 +32,10 @@ use crate::{
 const WAITING: usize = 256;
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Started {
     pipes: PipeHolders,
     looker: Option<Looker>,
+    interpreters: Arc<Interpreters>,
 }
 
 /// The thread, and where programs are brought to it.
@@ -42,6 +45,11 @@ struct Looker {
 }
 
 impl Started {
+    /// What is found out of interpreters is left in `interpreters` too.
+    pub(super) fn new(interpreters: Arc<Interpreters>) -> Self {
+        Self { pipes: PipeHolders::default(), looker: None, interpreters }
+    }
+
     /// Adds to an event what can be added. What follows from it comes by the queue.
     pub(super) fn look(&mut self, event: &mut Event, queue: &Arc<Queue>) {
         let pid = event.pid;
@@ -56,7 +64,7 @@ impl Started {
             return;
         }
         if self.looker.is_none() {
-            self.looker = Looker::start(Arc::clone(queue));
+            self.looker = Looker::start(Arc::clone(queue), Arc::clone(&self.interpreters));
         }
         if let Some(looker) = &self.looker {
             let _ = looker.programs.send((pid, Exec::clone(exec)));
@@ -73,14 +81,18 @@ impl Started {
 }
 
 impl Looker {
-    fn start(queue: Arc<Queue>) -> Option<Self> {
+    fn start(queue: Arc<Queue>, interpreters: Arc<Interpreters>) -> Option<Self> {
         let (programs, waiting) = mpsc::sync_channel::<(Pid, Exec)>(WAITING);
         let look = move || {
             step_back();
             let mut versions = Versions::default();
             for (pid, exec) in waiting {
                 let found = interpreter::of_exec(pid, &exec, |executable, holder, root| Sight {
-                    version: versions.of(executable, &installed::inside(root, holder)),
+                    version: versions.of(executable, &installed::inside(root, holder), |found| {
+                        let [executable, holder] =
+                            [executable, holder].map(|file| installed::inside(root, file));
+                        interpreters.learn(&executable, &holder, found);
+                    }),
                     imports: ImportSight::Inferred,
                     why: Some("ptrace sees calls of the kernel, not of the interpreter".into()),
                 });
@@ -91,18 +103,22 @@ impl Looker {
     }
 }
 
-/// Versions by device and inode of the file that holds an interpreter.
+/// What was found in the file that holds an interpreter, by its device and inode.
 #[derive(Default)]
-struct Versions(HashMap<(u64, u64), Option<String>>);
+struct Versions(HashMap<(u64, u64), Option<Entrance>>);
 
 impl Versions {
-    fn of(&mut self, executable: &Path, file: &Path) -> Option<String> {
+    fn of(&mut self, executable: &Path, file: &Path, found: impl FnOnce(&Entrance)) -> Option<String> {
         let minor_of =
             |path: &Path| path.file_name().and_then(|name| installed::minor_in(&name.to_string_lossy()));
         let minor = minor_of(file).or_else(|| minor_of(executable));
-        let exact = || entrance::find(file, minor).ok().and_then(|entrance| entrance.version);
+        let look = || entrance::find(file, minor).ok();
         let facts = fs::metadata(file).ok()?;
-        let known = self.0.entry((facts.dev(), facts.ino())).or_insert_with(exact);
-        known.clone().or_else(|| minor.map(|minor| format!("3.{minor}")))
+        let known = self.0.entry((facts.dev(), facts.ino())).or_insert_with(look);
+        known.as_ref().inspect(|known| found(known));
+        known
+            .as_ref()
+            .and_then(|known| known.version.clone())
+            .or_else(|| minor.map(|minor| format!("3.{minor}")))
     }
 }

@@ -350,6 +350,8 @@ impl Tracer {
             process.leaderless = true;
             let (code, signal, _) = status(stop::message(tid).unwrap_or(0));
             self.recorder.tell(proc::monotonic_ns(), tid, tid, Body::ThreadExit { code, signal });
+        } else if let Some(loaded) = self.recorder.interpreters.loaded(tid) {
+            self.recorder.tell(proc::monotonic_ns(), tid, tid, Body::LoadedModules(loaded));
         }
         Next::Go
     }
