@@ -35,8 +35,15 @@ pub struct Arrived {
     pub logs: usize,
     /// Spans by the first word of their name.
     pub named: BTreeMap<String, usize>,
-    /// Log records by the name of their event.
+    /// Log records by the name of their event, where they have one.
     pub events: BTreeMap<String, usize>,
+}
+
+impl Arrived {
+    /// Log records that are no events.
+    pub fn plain_logs(&self) -> usize {
+        self.logs - self.events.values().sum::<usize>()
+    }
 }
 
 impl Rotel {
@@ -88,6 +95,33 @@ impl Rotel {
     /// Where it listens for HTTP.
     pub fn http(&self) -> String {
         format!("http://127.0.0.1:{}", self.http)
+    }
+
+    /// What arrived until now.
+    pub fn arrived(&self) -> Arrived {
+        let mut arrived = Arrived::default();
+        for line in self.log().lines() {
+            if line.starts_with("Span #") {
+                arrived.spans += 1;
+            } else if line.starts_with("LogRecord #") {
+                arrived.logs += 1;
+            } else if let Some(name) = line.strip_prefix("    Name           : ") {
+                let word = name.split(' ').next().unwrap_or_default();
+                *arrived.named.entry(word.to_owned()).or_default() += 1;
+            } else if let Some(name) = line.strip_prefix("EventName: ").filter(|name| !name.is_empty()) {
+                *arrived.events.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        arrived
+    }
+
+    /// The same, when as much has arrived as is expected, or more; it is printed a moment after it is taken.
+    pub fn wait_for(&self, spans: usize, logs: usize) -> Result<Arrived> {
+        let arrived = deadline::poll(&format!("{spans} spans and {logs} log records arrive"), LIMIT, || {
+            let arrived = self.arrived();
+            (arrived.spans >= spans && arrived.logs >= logs).then_some(arrived)
+        });
+        arrived.with_context(|| format!("arrived have {:?}", self.arrived()))
     }
 
     /// All it printed.

@@ -1,7 +1,7 @@
 //! A receiver of OTLP over HTTP that answers as it is told. It keeps what it was sent, and understands nothing of it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,9 +23,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// One that answers the request of each number, from 0, with a status line, headers and a body: `503 Busy`, `Retry-After: 0\r\n`.
-    pub(crate) fn start(
-        answer: impl Fn(usize) -> (&'static str, String, Vec<u8>) + Send + 'static,
-    ) -> Self {
+    pub(crate) fn start(answer: impl Fn(usize) -> (&'static str, String, Vec<u8>) + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let sent = Arc::<Mutex<Vec<Sent>>>::default();
@@ -40,7 +38,8 @@ impl Receiver {
                         kept.len() - 1
                     };
                     let (status, headers, body) = answer(number);
-                    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
+                    let head =
+                        format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
                     let written = reader.get_mut().write_all(&[head.as_bytes(), &body].concat());
                     if written.is_err() {
                         break;

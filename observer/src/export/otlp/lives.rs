@@ -140,7 +140,7 @@ impl Telling<'_> {
             ..SpanEvent::default()
         };
         let failed = match settled {
-            Some(Settled::Nacked | Settled::Rejected | Settled::Returned) => settled.map(Settled::name),
+            Some(Settled::Nacked | Settled::Rejected) => settled.map(Settled::name),
             _ => failure.map(|(_, exception)| exception),
         };
         let span = self.step(number, Step::Process, SpanKind::Consumer, from, attributes);

@@ -26,6 +26,7 @@ use crate::{
 
 /// Where to send a session, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// With otlp: the receiver [default: $OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4317]
     #[arg(long, value_name = "URL", conflicts_with = "schema")]
@@ -94,4 +95,14 @@ fn summary(session: &Session, told: &Told, sender: &Sender) -> String {
         counted(logs, "log record"),
         counted(findings, "finding"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    #[test]
+    fn the_options_of_an_export_fit_together() {
+        crate::cli::export::Args::augment_args(clap::Command::new("export")).debug_assert();
+    }
 }

@@ -107,7 +107,7 @@ impl Sender {
             match wait.filter(|wait| *wait < left) {
                 Some(wait) => {
                     tracing::debug!("{}: {}; once more in {wait:?}", self.endpoint, failure.text);
-                    self.runtime.block_on(tokio::time::sleep(wait));
+                    self.runtime.block_on(async { tokio::time::sleep(wait).await });
                 }
                 None => return Err(self.failed(&failure, attempt, wait.is_some())),
             }
