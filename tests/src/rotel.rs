@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::apt::{self, Package};
 use crate::deadline;
 use crate::rabbit::free_ports;
 use crate::venv::{self, Venv};
@@ -49,7 +51,11 @@ impl Arrived {
 impl Rotel {
     /// Starts one that listens on ports of its own on 127.0.0.1.
     pub fn start() -> Result<Self> {
-        let venv = Venv::ensure_with(&venv::interpreter(), REQUIREMENTS)?;
+        let interpreter = venv::interpreter();
+        if interpreter == Path::new(venv::DEBIANS) {
+            apt::ensure(&[Package::new("libpython3-dev", "rotel is linked with Python's library")])?;
+        }
+        let venv = Venv::ensure_with(&interpreter, REQUIREMENTS)?;
         // The agent holds an interpreter, and is linked with the library of the one it was installed for.
         let asked = Command::new(venv.python())
             .args(["-c", "import rotel.agent, sysconfig; print(rotel.agent.Agent.agent_path); print(sysconfig.get_config_var('LIBDIR'))"])

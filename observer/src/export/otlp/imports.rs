@@ -20,8 +20,8 @@ use crate::{
 
 /// Imports told of one process; more are only counted.
 pub(super) const MOST: u64 = 5_000;
-/// How deep imports are told inside of each other.
-const MOST_DEEP: usize = 1_000;
+/// Imports that go on at the same time, of all threads; of more only the end is told.
+pub(super) const MOST_OPEN: usize = 20_000;
 
 /// How many imports of a process were told, and how many were not because there were too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(super) struct Count {
 pub(super) struct Imports {
     /// By process, then by thread; both leave when nothing is open.
     open: HashMap<Pid, HashMap<Tid, Vec<Open>>>,
+    /// How many these are together.
+    pub(super) held: usize,
     counts: HashMap<(Pid, u64), Count>,
 }
 
@@ -68,11 +70,11 @@ impl Imports {
             // What its threads were in the middle of is gone.
             Body::Exec(_) | Body::Exit { .. } => {
                 let threads = self.open.remove(&event.pid).unwrap_or_default();
-                close_all(frame, threads, event.at_ns, each);
+                self.held -= close_all(frame, threads, event.at_ns, each);
             }
             Body::ThreadExit { .. } => {
                 let open = self.open.get_mut(&event.pid).and_then(|threads| threads.remove(&event.tid));
-                close(frame, &mut open.unwrap_or_default(), 0, event.at_ns, each);
+                self.held -= close(frame, &mut open.unwrap_or_default(), 0, event.at_ns, each);
             }
             _ => {}
         }
@@ -82,7 +84,9 @@ impl Imports {
     pub(super) fn finish(&mut self, frame: &Frame, at_ns: u64, each: &mut impl FnMut(Span)) {
         let mut processes: Vec<_> = self.open.drain().collect();
         processes.sort_by_key(|(pid, _)| *pid);
-        processes.into_iter().for_each(|(_, threads)| close_all(frame, threads, at_ns, each));
+        for (_, threads) in processes {
+            self.held -= close_all(frame, threads, at_ns, each);
+        }
     }
 
     fn begin(
@@ -95,14 +99,15 @@ impl Imports {
         each: &mut impl FnMut(Span),
     ) {
         let Some(process) = known.get(event.pid) else { return };
-        let Self { open: all, counts } = self;
-        let open = all.entry(event.pid).or_default().entry(event.tid).or_default();
-        // What is as deep as this one has ended unseen.
-        close_from_depth(frame, open, import.depth, event.at_ns, each);
-        if open.len() >= MOST_DEEP {
-            // Its end tells of it.
+        let Self { open: all, held, counts } = self;
+        if let Some(open) = all.get_mut(&event.pid).and_then(|threads| threads.get_mut(&event.tid)) {
+            // What is as deep as this one has ended unseen.
+            *held -= close_from_depth(frame, open, import.depth, event.at_ns, each);
+        }
+        if *held >= MOST_OPEN {
             return;
         }
+        let open = all.entry(event.pid).or_default().entry(event.tid).or_default();
         let span = is_told(counts, process).then(|| {
             let attributes = Attributes::new()
                 .text(ours::MODULE, import.module.get())
@@ -111,6 +116,7 @@ impl Imports {
             let span = begun(frame, (id, event), parent(frame, process, open), &import.module, attributes);
             Span { start_time_unix_nano: frame.unix_ns(event.at_ns), ..span }
         });
+        *held += 1;
         open.push(Open { module: import.module.clone(), depth: import.depth, span });
     }
 
@@ -124,16 +130,19 @@ impl Imports {
         each: &mut impl FnMut(Span),
     ) {
         let Some(process) = known.get(event.pid) else { return };
-        let Self { open: all, counts } = self;
+        let Self { open: all, held, counts } = self;
         let threads = all.entry(event.pid).or_default();
         let open = threads.entry(event.tid).or_default();
-        close_from_depth(frame, open, imported.depth.saturating_add(1), event.at_ns, each);
+        *held -= close_from_depth(frame, open, imported.depth.saturating_add(1), event.at_ns, each);
         let is_this = |open: &Open| open.depth == imported.depth && open.module == imported.module;
         let span = match open.pop_if(|open| is_this(open)) {
-            Some(open) => open.span,
-            // Its beginning was lost.
+            Some(open) => {
+                *held -= 1;
+                open.span
+            }
+            // Its beginning was lost, or it was one too many.
             None => {
-                close_from_depth(frame, open, imported.depth, event.at_ns, each);
+                *held -= close_from_depth(frame, open, imported.depth, event.at_ns, each);
                 is_told(counts, process).then(|| {
                     let attributes = Attributes::new().text(ours::MODULE, imported.module.get());
                     let parent = parent(frame, process, open);
@@ -144,6 +153,9 @@ impl Imports {
         };
         if open.is_empty() {
             threads.remove(&event.tid);
+        }
+        if threads.is_empty() {
+            all.remove(&event.pid);
         }
         if let Some(span) = span {
             each(ended(frame, span, event.at_ns, imported));
@@ -211,32 +223,37 @@ fn ended(frame: &Frame, span: Span, at_ns: u64, imported: &Imported) -> Span {
     }
 }
 
-fn close_all(frame: &Frame, threads: HashMap<Tid, Vec<Open>>, at_ns: u64, each: &mut impl FnMut(Span)) {
+fn close_all(
+    frame: &Frame,
+    threads: HashMap<Tid, Vec<Open>>,
+    at_ns: u64,
+    each: &mut impl FnMut(Span),
+) -> usize {
     let mut threads: Vec<_> = threads.into_iter().collect();
     threads.sort_by_key(|(tid, _)| *tid);
-    for (_, mut open) in threads {
-        close(frame, &mut open, 0, at_ns, each);
-    }
+    threads.into_iter().map(|(_, mut open)| close(frame, &mut open, 0, at_ns, each)).sum()
 }
 
-/// Ends imports as deep as this or deeper, whose own end was not seen.
+/// Ends imports as deep as this or deeper, whose own end was not seen; says how many.
 fn close_from_depth(
     frame: &Frame,
     open: &mut Vec<Open>,
     least: u32,
     at_ns: u64,
     each: &mut impl FnMut(Span),
-) {
+) -> usize {
     let kept = open.iter().rposition(|open| open.depth < least).map_or(0, |last| last + 1);
-    close(frame, open, kept, at_ns, each);
+    close(frame, open, kept, at_ns, each)
 }
 
-fn close(frame: &Frame, open: &mut Vec<Open>, kept: usize, at_ns: u64, each: &mut impl FnMut(Span)) {
-    while open.len() > kept {
-        let Some(span) = open.pop().and_then(|open| open.span) else { continue };
+fn close(frame: &Frame, open: &mut Vec<Open>, kept: usize, at_ns: u64, each: &mut impl FnMut(Span)) -> usize {
+    let closed = open.split_off(kept.min(open.len()));
+    let count = closed.len();
+    for span in closed.into_iter().rev().filter_map(|open| open.span) {
         let mut attributes = span.attributes;
         attributes.extend(Attributes::new().flag(ours::UNFINISHED, true).all);
         let end_time_unix_nano = frame.unix_ns(at_ns).max(span.start_time_unix_nano);
         each(Span { end_time_unix_nano, attributes, ..span });
     }
+    count
 }

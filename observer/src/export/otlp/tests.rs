@@ -280,6 +280,33 @@ fn of_too_many_imports_and_events_the_number_is_told() {
 }
 
 #[test]
+fn imports_that_never_end_are_bounded_and_none_is_lost_that_does() {
+    let (_scratch, session) = session();
+    let frame = Frame::new(session.header());
+    let mut known = Model::new(STARTED_NS);
+    known.add(1, &import(0, "m", 0));
+    let (mut imports, mut told) = (Imports::default(), 0);
+    let mut take = |imports: &mut Imports, id: u64, event: &Event| {
+        imports.take(&frame, &known.processes, id, event, &mut |_| told += 1);
+    };
+    for number in 0..imports::MOST_OPEN as u32 + 5 {
+        let event = Event { tid: crate::event::Tid(number), ..import(1, "m", 0) };
+        take(&mut imports, number.into(), &event);
+    }
+    assert_eq!(imports.held, imports::MOST_OPEN);
+    let last = crate::event::Tid(imports::MOST_OPEN as u32 + 1);
+    take(&mut imports, 0, &Event { tid: last, ..imported(2, "m", 0, 1, None) });
+    take(
+        &mut imports,
+        0,
+        &at(3, WORKER, WORKER, Body::Exit { code: Some(0), signal: None, core_dumped: false }),
+    );
+    assert_eq!((imports.held, told), (0, imports::MOST));
+    let process = known.processes.get(Pid(WORKER)).unwrap();
+    assert_eq!(imports.count(process).left_out, imports::MOST_OPEN as u64 + 1 - imports::MOST);
+}
+
+#[test]
 fn processes_stand_below_those_that_started_them_with_what_happened_to_them() {
     let (_scratch, session) = session();
     let sent = sent(&session);

@@ -49,8 +49,13 @@ pub(super) struct Sender {
 }
 
 enum Wire {
-    Grpc { traces: TraceServiceClient<Channel>, logs: LogsServiceClient<Channel> },
+    Grpc(Box<Grpc>),
     Http(Client),
+}
+
+struct Grpc {
+    traces: TraceServiceClient<Channel>,
+    logs: LogsServiceClient<Channel>,
 }
 
 impl Sender {
@@ -137,7 +142,12 @@ impl Sender {
             text += &format!(", and the time limit of {limit} does not allow another try (--time-limit)");
         }
         text += "; ";
-        text += next(failure.kind);
+        text += match failure.kind {
+            Kind::NoAnswer if self.endpoint.url.scheme() == "https" => {
+                "is TLS spoken there? Where it is not, write http://"
+            }
+            kind => next(kind),
+        };
         if self.sent > 0 {
             let taken = units::counted(self.sent, "span or log record");
             text +=
@@ -196,17 +206,17 @@ impl Wire {
             traces = traces.send_compressed(CompressionEncoding::Gzip);
             logs = logs.send_compressed(CompressionEncoding::Gzip);
         }
-        Ok(Self::Grpc { traces, logs })
+        Ok(Self::Grpc(Box::new(Grpc { traces, logs })))
     }
 
     async fn ask(&mut self, endpoint: &Endpoint, batch: &Batch) -> Result<Taken, Failure> {
         match (self, batch) {
-            (Self::Grpc { traces, .. }, Batch::Traces(request)) => {
-                let answer = traces.export(with_headers(endpoint, request.clone())).await;
+            (Self::Grpc(grpc), Batch::Traces(request)) => {
+                let answer = grpc.traces.export(with_headers(endpoint, request.clone())).await;
                 Ok(of_traces(answer.map_err(|status| of_grpc(&status))?.get_ref()))
             }
-            (Self::Grpc { logs, .. }, Batch::Logs(request)) => {
-                let answer = logs.export(with_headers(endpoint, request.clone())).await;
+            (Self::Grpc(grpc), Batch::Logs(request)) => {
+                let answer = grpc.logs.export(with_headers(endpoint, request.clone())).await;
                 Ok(of_logs(answer.map_err(|status| of_grpc(&status))?.get_ref()))
             }
             (Self::Http(client), Batch::Traces(request)) => {
