@@ -229,6 +229,18 @@ fn what_is_not_taken_is_told_and_tokens_are_not() {
 }
 
 #[test]
+fn a_success_that_is_not_otlps_is_told_from_one_that_is() {
+    let (_folder, session) = kept("settle/failing");
+    let receiver =
+        Receiver::start(|_| ("200 OK", "content-type: text/html\r\n".to_owned(), b"<p>hello".to_vec()));
+    let options = ["--endpoint", &receiver.url(), "--protocol", "http/protobuf"];
+    let output = run(&mut export(&session, &options));
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("is not OTLP: whether it took the data cannot be told").count(), 1, "{said}");
+}
+
+#[test]
 fn options_that_do_not_fit_are_refused() {
     let (_folder, session) = kept("settle/failing");
     let output = run(&mut export(&session, &["-o", "file"]));

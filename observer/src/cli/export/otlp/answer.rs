@@ -17,13 +17,21 @@ const MOST_CHARS: usize = 300;
 pub(super) struct Taken {
     /// Spans or log records it took none the less.
     pub(super) rejected: u64,
-    /// Why, or what else it has to say; empty when nothing.
+    /// What there is to tell of it, `says: …`; empty when nothing.
     pub(super) message: String,
 }
 
 impl Taken {
     pub(super) fn new(rejected: i64, message: &str) -> Self {
-        Self { rejected: u64::try_from(rejected).unwrap_or(0), message: short(message) }
+        let message = if message.is_empty() { String::new() } else { format!("says: {}", short(message)) };
+        Self { rejected: u64::try_from(rejected).unwrap_or(0), message }
+    }
+
+    /// Of an answer that is a success of something else.
+    pub(super) fn perhaps() -> Self {
+        let message =
+            "answers with something that is not OTLP: whether it took the data cannot be told".to_owned();
+        Self { rejected: 0, message }
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitStatus> 
     })?;
     print(&summary(session, &told, &sender))?;
     for warning in &sender.warnings {
-        tracing::warn!("{} says: {warning}", sender.endpoint());
+        tracing::warn!("{} {warning}", sender.endpoint());
     }
     if sender.rejected > 0 {
         let rejected = units::counted(sender.rejected, "span or log record");
