@@ -7,6 +7,7 @@ pub mod observe;
 pub mod privilege;
 pub mod proxy;
 pub mod rabbit;
+pub mod rotel;
 pub mod sameness;
 pub mod scenario;
 pub mod scene;

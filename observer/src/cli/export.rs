@@ -1,6 +1,7 @@
 //! `observer export`: a session in the format of another program. Knows sessions and where the result goes; the formats are `export`'s.
 
 mod file;
+mod otlp;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
@@ -22,11 +23,11 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes a session in the format of another program.
 ///
-/// jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; markdown to paste into an issue.
-/// Each carries what was lost and what could not be seen, and no secret.
+/// jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; markdown to paste into an issue;
+/// otlp goes to an OpenTelemetry collector. Each carries what was lost and what could not be seen, and no secret.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
+    after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export @ --format otlp --endpoint http://127.0.0.1:4317\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
 )]
 pub struct Args {
     /// The session's name or id; `@` is the newest
@@ -44,6 +45,9 @@ pub struct Args {
     /// Print what is where in a format, and the version of that, instead
     #[arg(long, value_name = "FORMAT", value_parser = Format::NAMES, conflicts_with_all = ["format", "output", "session"])]
     pub schema: Option<String>,
+    /// Where to send it, with otlp
+    #[command(flatten)]
+    pub otlp: otlp::Args,
 }
 
 /// Exports a session.
@@ -63,8 +67,17 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if args.against.is_some() && format != Format::Markdown {
         bail!("cannot write a comparison as {name}: --against goes with --format markdown");
     }
+    if let Some(option) = args.otlp.given().filter(|_| format != Format::Otlp) {
+        bail!("cannot send {name} anywhere: {option} goes with --format otlp");
+    }
+    if args.output.is_some() && format == Format::Otlp {
+        bail!("cannot write otlp into a file: it is sent to --endpoint; for files choose jsonl or perfetto");
+    }
     let dir = context.open_state_dir()?;
     let session = Session::open(&dir.find(&args.session)?)?;
+    if format == Format::Otlp {
+        return otlp::run(&args.otlp, &session);
+    }
     let output = args.output.as_deref().filter(|path| path.as_os_str() != "-");
     let Some(path) = output else {
         if format.is_binary() && io::stdout().is_terminal() {
@@ -105,6 +118,8 @@ fn write(
         Format::Perfetto => progress::while_counted("exporting", total, progress.counter(), || {
             perfetto::write(session, out, &progress)
         })?,
+        // It is sent, not written.
+        Format::Otlp => {}
         Format::Markdown | Format::Pcapng => {
             let model = progress::while_slow("reading the session", || {
                 fold::fold(session, &Filter::default(), None)

@@ -6,6 +6,7 @@
 
 pub mod jsonl;
 pub mod markdown;
+pub mod otlp;
 pub mod pcapng;
 pub mod perfetto;
 
@@ -23,8 +24,17 @@ use serde::Serialize;
 
 use crate::{
     event::{Body, Event},
+    model::{
+        dramatiq::Role,
+        process::{Process, Processes},
+    },
     session::{Header, SessionError},
+    words,
 };
+
+/// How deep it is looked for the program of a process that was forked.
+const MOST_PARENTS: usize = 64;
+const MOST_NAME_CHARS: usize = 120;
 
 /// A format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +47,21 @@ pub enum Format {
     Pcapng,
     /// A trace for ui.perfetto.dev.
     Perfetto,
+    /// Traces and logs, sent to an OpenTelemetry collector.
+    Otlp,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto];
+    pub const ALL: [Self; 5] = [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Otlp];
     /// Their names, in the same order.
-    pub const NAMES: [&str; 4] =
-        [Self::Jsonl.name(), Self::Markdown.name(), Self::Pcapng.name(), Self::Perfetto.name()];
+    pub const NAMES: [&str; 5] = [
+        Self::Jsonl.name(),
+        Self::Markdown.name(),
+        Self::Pcapng.name(),
+        Self::Perfetto.name(),
+        Self::Otlp.name(),
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -53,6 +70,7 @@ impl Format {
             Self::Markdown => "markdown",
             Self::Pcapng => "pcapng",
             Self::Perfetto => "perfetto",
+            Self::Otlp => "otlp",
         }
     }
 
@@ -76,6 +94,7 @@ impl Format {
             Self::Markdown => include_str!("schema/markdown.txt").to_owned(),
             Self::Pcapng => include_str!("schema/pcapng.txt").to_owned(),
             Self::Perfetto => include_str!("schema/perfetto.txt").to_owned(),
+            Self::Otlp => include_str!("schema/otlp.txt").to_owned(),
         })
     }
 }
@@ -131,7 +150,7 @@ impl Lost {
             return "no event was lost".to_owned();
         }
         let by: Vec<String> = self.by.iter().map(|(what, count)| format!("{what} {count}")).collect();
-        format!("{} lost ({})", crate::words::units::counted(self.total, "event"), by.join(", "))
+        format!("{} lost ({})", words::units::counted(self.total, "event"), by.join(", "))
     }
 }
 
@@ -144,4 +163,23 @@ fn unseen(header: &Header) -> impl Iterator<Item = &str> {
 fn started_at_ns(header: &Header) -> u64 {
     let at = header.started_at.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_nanosecond);
     at.ok().and_then(|at| u64::try_from(at).ok()).unwrap_or(0)
+}
+
+/// The arguments of a process: of a fork, its parent's; none when they are not known.
+fn argv<'a>(known: &'a Processes, mut process: Option<&'a Process>) -> &'a [String] {
+    for _ in 0..MOST_PARENTS {
+        let Some(one) = process else { break };
+        if let Some(program) = one.program() {
+            return program.argv.get().map_or(&[], Vec::as_slice);
+        }
+        process = one.parent.and_then(|parent| known.get(parent));
+    }
+    &[]
+}
+
+/// What a process is called: `worker python -m dramatiq …`.
+fn process_name(role: Role, argv: &[String]) -> String {
+    let name = format!("{} {}", role.name(), words::command(argv));
+    let name: String = name.chars().take(MOST_NAME_CHARS).collect();
+    name.trim_end().to_owned()
 }

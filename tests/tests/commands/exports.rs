@@ -64,7 +64,7 @@ fn a_terminal_is_given_no_binary_and_told_what_to_do() {
 
 #[test]
 fn each_format_says_what_is_in_it() {
-    for format in ["jsonl", "markdown", "pcapng", "perfetto"] {
+    for format in ["jsonl", "markdown", "pcapng", "perfetto", "otlp"] {
         let output = run(Command::new(target::observer().unwrap()).args(["export", "--schema", format]));
         let schema = String::from_utf8(output.stdout).unwrap();
         let name = if format == "jsonl" { "events" } else { format };

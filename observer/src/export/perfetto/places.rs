@@ -9,15 +9,13 @@ use std::{
 use super::trace::{Lanes, Mark, Trace, Track};
 use crate::{
     event::{Body, Event, Import, Imported, Known, Pid, Tid},
+    export::{argv, process_name},
     model::{dramatiq, process::Processes},
     words,
 };
 
 /// Beyond so many, those that ended are forgotten: what is told of them later is drawn on a track of its own.
 const MOST: usize = 50_000;
-/// How deep it is looked for the program of a process that was forked.
-const MOST_PARENTS: usize = 64;
-const MOST_NAME_CHARS: usize = 120;
 
 /// One process.
 #[derive(Debug)]
@@ -286,17 +284,6 @@ fn module(name: &Known<String>) -> &str {
 
 /// What a process is called, and its arguments: of a fork, its parent's.
 fn named(known: &Processes, pid: Pid) -> (String, &[String]) {
-    let mut process = known.get(pid);
-    let mut argv: &[String] = &[];
-    for _ in 0..MOST_PARENTS {
-        let Some(one) = process else { break };
-        if let Some(program) = one.program() {
-            argv = program.argv.get().map_or(&[], Vec::as_slice);
-            break;
-        }
-        process = one.parent.and_then(|parent| known.get(parent));
-    }
-    let role = dramatiq::role(known, pid).name();
-    let name: String = format!("{role} {}", words::command(argv)).chars().take(MOST_NAME_CHARS).collect();
-    (name.trim_end().to_owned(), argv)
+    let argv = argv(known, known.get(pid));
+    (process_name(dramatiq::role(known, pid), argv), argv)
 }
