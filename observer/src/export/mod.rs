@@ -6,6 +6,7 @@
 
 pub mod jsonl;
 pub mod markdown;
+pub mod parquet;
 pub mod pcapng;
 pub mod perfetto;
 
@@ -37,14 +38,22 @@ pub enum Format {
     Pcapng,
     /// A trace for ui.perfetto.dev.
     Perfetto,
+    /// A folder of tables, for DuckDB and what else reads a fleet's. Needs the feature `parquet`.
+    Parquet,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto];
+    pub const ALL: [Self; 5] =
+        [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Parquet];
     /// Their names, in the same order.
-    pub const NAMES: [&str; 4] =
-        [Self::Jsonl.name(), Self::Markdown.name(), Self::Pcapng.name(), Self::Perfetto.name()];
+    pub const NAMES: [&str; 5] = [
+        Self::Jsonl.name(),
+        Self::Markdown.name(),
+        Self::Pcapng.name(),
+        Self::Perfetto.name(),
+        Self::Parquet.name(),
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -53,7 +62,18 @@ impl Format {
             Self::Markdown => "markdown",
             Self::Pcapng => "pcapng",
             Self::Perfetto => "perfetto",
+            Self::Parquet => "parquet",
         }
+    }
+
+    /// Whether this program was built to write it.
+    pub const fn is_built(self) -> bool {
+        !matches!(self, Self::Parquet) || cfg!(feature = "parquet")
+    }
+
+    /// Whether it is a folder of files rather than one.
+    pub const fn is_folder(self) -> bool {
+        matches!(self, Self::Parquet)
     }
 
     /// The format of this name.
@@ -76,6 +96,7 @@ impl Format {
             Self::Markdown => include_str!("schema/markdown.txt").to_owned(),
             Self::Pcapng => include_str!("schema/pcapng.txt").to_owned(),
             Self::Perfetto => include_str!("schema/perfetto.txt").to_owned(),
+            Self::Parquet => parquet::tables::schema(),
         })
     }
 }
