@@ -271,6 +271,9 @@ impl<W: Write + Send> Sheet<W> {
         if self.rows > 0 {
             self.hand_over()?;
         }
+        // What cannot be written is told as it is, where the footer would hide it.
+        self.writer.flush()?;
+        self.writer.sync()?;
         self.writer.into_inner()
     }
 }
@@ -285,10 +288,11 @@ mod tests {
 
     use super::*;
 
-    fn groups(columns: &[Column], rows: usize, cell: Cell<'_>) -> Vec<i64> {
+    fn groups<'a>(kind: Kind, rows: usize, cell: impl Fn(usize) -> Cell<'a>) -> Vec<i64> {
         let clocks = Clocks { monotonic_ns: 0, wall_ns: None };
-        let mut sheet = Sheet::begin(Vec::new(), columns, clocks, &[]).unwrap();
-        (0..rows).for_each(|_| sheet.row([cell]).unwrap());
+        let columns = [Column { name: "some", kind, from: &[], about: "" }];
+        let mut sheet = Sheet::begin(Vec::new(), &columns, clocks, &[]).unwrap();
+        (0..rows).for_each(|row| sheet.row([cell(row)]).unwrap());
         sheet.hand_over().unwrap();
         let metadata = sheet.writer.finish().unwrap();
         metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect()
@@ -296,11 +300,17 @@ mod tests {
 
     #[test]
     fn row_groups_are_bounded_by_rows_and_by_bytes() {
-        let column = |kind| [Column { name: "some", kind, from: &[], about: "" }];
-        assert_eq!(groups(&column(Kind::Int), GROUP_ROWS + 1, Cell::Int(1)), [GROUP_ROWS as i64, 1]);
+        assert_eq!(groups(Kind::Int, GROUP_ROWS + 1, |_| Cell::Int(1)), [GROUP_ROWS as i64, 1]);
         // What does not get smaller, and is never the same.
-        let noise: Vec<u8> = (0..1_u64 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as u8).collect();
-        let large = groups(&column(Kind::Bytes), 64, Cell::Bytes(&noise));
+        let mut state = 1_u64;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        let noise: Vec<u8> = (0..2 << 20).map(|_| noise()).collect();
+        let large = groups(Kind::Bytes, 40, |row| Cell::Bytes(&noise[row * 1_000..][..1 << 20]));
         assert!(large.len() > 1, "{large:?}");
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs::File, io, path::PathBuf};
 
 use arrow::{
-    array::{Array, AsArray},
+    array::AsArray,
     datatypes::{DataType, Int64Type, TimestampNanosecondType},
     record_batch::RecordBatch,
 };
