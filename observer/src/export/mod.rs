@@ -44,8 +44,7 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Parquet];
+    pub const ALL: [Self; 5] = [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Parquet];
     /// Their names, in the same order.
     pub const NAMES: [&str; 5] = [
         Self::Jsonl.name(),
@@ -108,7 +107,7 @@ pub enum ExportError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// What was made of it could not be written.
-    #[error("cannot write the export: {0}")]
+    #[error("cannot write the export")]
     Write(#[from] io::Error),
 }
 

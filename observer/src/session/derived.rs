@@ -88,9 +88,12 @@ impl Session {
     pub fn open_to_derive_aside(path: &Path) -> Result<Self, SessionError> {
         let session = Self::open(path)?;
         // Of two tables of one name, SQLite takes the temporary one.
-        let tables = SCHEMA.split_inclusive(";\n").filter_map(|part| part.find("CREATE TABLE ").map(|at| &part[at..]));
-        let derived = tables.filter(|table| DERIVED.iter().any(|name| table.starts_with(&format!("CREATE TABLE {name} "))));
-        let sql: String = derived.map(|table| table.replacen("CREATE TABLE", "CREATE TEMP TABLE", 1)).collect();
+        let tables =
+            SCHEMA.split_inclusive(";\n").filter_map(|part| part.find("CREATE TABLE ").map(|at| &part[at..]));
+        let derived = tables
+            .filter(|table| DERIVED.iter().any(|name| table.starts_with(&format!("CREATE TABLE {name} "))));
+        let sql: String =
+            derived.map(|table| table.replacen("CREATE TABLE", "CREATE TEMP TABLE", 1)).collect();
         let made = session.connection.execute_batch(&sql);
         made.map_err(|source| SessionError::sqlite("make derived tables of session", path, source))?;
         Ok(session)

@@ -27,7 +27,10 @@ impl Local {
     /// Opens a folder, or makes it: private to `invoker`.
     pub(super) fn open(root: PathBuf, invoker: Invoker) -> anyhow::Result<Self> {
         if root.metadata().is_ok_and(|there| !there.is_dir()) {
-            bail!("cannot write {}: it is a file, and parquet is a folder of files; name another", root.display());
+            bail!(
+                "cannot write {}: it is a file, and parquet is a folder of files; name another",
+                root.display()
+            );
         }
         let mut this = Self { root, invoker, done: Vec::new(), made: Vec::new() };
         if !this.root.exists() {

@@ -91,7 +91,10 @@ mod built {
             "s3" | "s3a" => {
                 let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
                 if bucket.is_empty() {
-                    bail!("cannot export to {}: it names no bucket; write s3://BUCKET/PREFIX", output.display());
+                    bail!(
+                        "cannot export to {}: it names no bucket; write s3://BUCKET/PREFIX",
+                        output.display()
+                    );
                 }
                 if bucket.contains(['@', ':', '?']) {
                     // It may hold a secret: it is not repeated.

@@ -54,16 +54,20 @@ impl Store {
             );
         }
         if set(&["AWS_ACCESS_KEY_ID"]) && !set(&["AWS_SECRET_ACCESS_KEY"]) {
-            bail!("cannot export to s3://{bucket}: AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not");
+            bail!(
+                "cannot export to s3://{bucket}: AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"
+            );
         }
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(&bucket);
         if !set(&CREDENTIALS) {
             // Where no machine answers, that is soon to be said.
             let retry_timeout = Duration::from_secs(10);
-            builder = builder.with_retry(RetryConfig { max_retries: 1, retry_timeout, ..RetryConfig::default() });
+            builder =
+                builder.with_retry(RetryConfig { max_retries: 1, retry_timeout, ..RetryConfig::default() });
         }
         let store = builder.build().with_context(|| format!("cannot export to s3://{bucket}"))?;
-        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the uploader")?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().context("cannot start the uploader")?;
         Ok(Self { runtime: Arc::new(runtime), store, bucket, prefix, done: Vec::new() })
     }
 
@@ -158,9 +162,8 @@ fn explained(url: &str, error: Error) -> io::Error {
             "these credentials may not, or are wrong: it takes s3:PutObject and s3:AbortMultipartUpload on this bucket"
         }
         _ if has("169.254.") || has("latest/api/token") || has("security-credentials") => NO_CREDENTIALS,
-        _ if has("scheme is not allowed") || has("HTTPS") => {
-            "an endpoint without TLS is used only with AWS_ALLOW_HTTP=true"
-        }
+        // That is all that reqwest says of a URL it may not use.
+        _ if has("builder error") => "an endpoint without TLS is used only with AWS_ALLOW_HTTP=true",
         _ if has("redirect") || has("region") => "the bucket is in another region: correct AWS_REGION",
         _ => "is the endpoint right (AWS_ENDPOINT_URL, AWS_REGION), and reachable?",
     };

@@ -81,7 +81,9 @@ fn processes(session: &Session, case: &Case<'_>) -> Result<Vec<Value>, ExportErr
             "fork" => {
                 if let Some(child) = fields["child"].as_i64() {
                     let forked = &mut processes.entry(child).or_default().forked;
-                    *forked = Some(forked.map_or((event.at_ns, event.pid), |first| first.min((event.at_ns, event.pid))));
+                    *forked = Some(
+                        forked.map_or((event.at_ns, event.pid), |first| first.min((event.at_ns, event.pid))),
+                    );
                 }
             }
             "exec" => {

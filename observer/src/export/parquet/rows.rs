@@ -143,7 +143,9 @@ mod tests {
             "user": {"uid": 7, "groups": {"absent": "lost"}},
             "code": null,
         });
-        let at = |path: &'static [&'static str], kind| cell(&document, &Column { name: "", kind, from: path, about: "" });
+        let at = |path: &'static [&'static str], kind| {
+            cell(&document, &Column { name: "", kind, from: path, about: "" })
+        };
         assert_eq!(at(&["path"], Kind::Text), Cell::Text("/srv/a"));
         assert_eq!(at(&["path"], Kind::Known), Cell::Text("partial"));
         assert_eq!((at(&["tty"], Kind::Text), at(&["tty"], Kind::Known)), (Cell::Null, Cell::Text("none")));
@@ -151,7 +153,10 @@ mod tests {
         assert_eq!(at(&["user/uid"], Kind::Int), Cell::Int(7));
         assert_eq!(at(&["user"], Kind::Known), Cell::Text("whole"));
         assert_eq!((at(&["code"], Kind::Int), at(&["code"], Kind::Known)), (Cell::Null, Cell::Null));
-        assert_eq!((at(&["nowhere/at/all"], Kind::Int), at(&["nowhere"], Kind::Known)), (Cell::Null, Cell::Null));
+        assert_eq!(
+            (at(&["nowhere/at/all"], Kind::Int), at(&["nowhere"], Kind::Known)),
+            (Cell::Null, Cell::Null)
+        );
         assert_eq!(at(&["nowhere", "user/uid"], Kind::Int), Cell::Int(7), "the first that is there");
     }
 

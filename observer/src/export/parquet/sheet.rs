@@ -318,7 +318,9 @@ mod tests {
     fn what_is_not_of_a_columns_type_is_not_known() {
         let columns = [Kind::Int, Kind::Float, Kind::Flag, Kind::Clock, Kind::Text, Kind::Bytes, Kind::Words]
             .map(|kind| Column { name: "some", kind, from: &[], about: "" });
-        for cell in [Cell::Text("a"), Cell::Int(7), Cell::Bytes(b"b"), Cell::Json(&Value::Null), Cell::Words(&[])] {
+        for cell in
+            [Cell::Text("a"), Cell::Int(7), Cell::Bytes(b"b"), Cell::Json(&Value::Null), Cell::Words(&[])]
+        {
             for column in &columns {
                 let mut builder = Builder::new(column.kind);
                 builder.push(cell, Clocks { monotonic_ns: 0, wall_ns: Some(0) });

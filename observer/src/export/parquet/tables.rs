@@ -110,7 +110,11 @@ pub const TABLES: &[Table] = &[
             KIND,
             ORIGIN,
             own("data", Json, "the fields of its kind, as in the session; observer export --schema jsonl"),
-            own("bytes", Bytes, "what was carried, for data and output; may be shorter than the call's own length"),
+            own(
+                "bytes",
+                Bytes,
+                "what was carried, for data and output; may be shorter than the call's own length",
+            ),
         ],
     },
     Table {
@@ -155,7 +159,11 @@ pub const TABLES: &[Table] = &[
             AT,
             PID,
             own("name", Text, ""),
-            own("value", Text, "null: the entry has no `=`; secrets are «redacted:HASH», the same for the same secret"),
+            own(
+                "value",
+                Text,
+                "null: the entry has no `=`; secrets are «redacted:HASH», the same for the same secret",
+            ),
         ],
     },
     Table {
@@ -221,7 +229,12 @@ pub const TABLES: &[Table] = &[
             KIND,
             at("socket", Int, &["socket"], "the sockfs inode that ss -e shows"),
             at("fd", Int, &["fd"], "its descriptor"),
-            at("address", Text, &["peer/ip", "address/ip", "peer/path", "address/path"], "of the peer, or bound"),
+            at(
+                "address",
+                Text,
+                &["peer/ip", "address/ip", "peer/path", "address/path"],
+                "of the peer, or bound",
+            ),
             at("port", Int, &["peer/port", "address/port"], ""),
             at("address_known", Known, PEER, "of the two before"),
             at("local_address", Text, &["local/ip", "local/path"], ""),
@@ -274,7 +287,11 @@ pub const TABLES: &[Table] = &[
             own("message_id", Text, "dramatiq's, else AMQP's own"),
             own("actor", Text, "what is to be run"),
             own("vhost", Text, ""),
-            own("queue", Text, "null: published to another exchange than the default one, and not seen delivered"),
+            own(
+                "queue",
+                Text,
+                "null: published to another exchange than the default one, and not seen delivered",
+            ),
             own("published_event", Int, "null: not by an observed process, or before the recording"),
             own("published", Clock, ""),
             own("published_pid", Int, ""),
@@ -288,7 +305,11 @@ pub const TABLES: &[Table] = &[
             own("settled", Text, "acked, nacked, rejected, requeued, returned, automatic"),
             own("retries", Int, "which retry it is"),
             own("failure", Text, "type of the exception that made it a retry"),
-            own("state", Text, "of the message in the end: published, unroutable, refused, delivered, or how it was settled"),
+            own(
+                "state",
+                Text,
+                "of the message in the end: published, unroutable, refused, delivered, or how it was settled",
+            ),
         ],
     },
     Table {
@@ -303,7 +324,12 @@ pub const TABLES: &[Table] = &[
             at("ready", Int, &["ready"], "messages; null: not told"),
             at("unacked", Int, &["unacked"], "delivered and not settled; null: not told"),
             at("consumers", Int, &["consumers"], "null: not told"),
-            at("state", Text, &["state"], "running, idle, …; absent: no such queue; exclusive: another connection's alone"),
+            at(
+                "state",
+                Text,
+                &["state"],
+                "running, idle, …; absent: no such queue; exclusive: another connection's alone",
+            ),
             HOW,
             OURS,
         ],
@@ -492,8 +518,7 @@ mod tests {
         assert_eq!(tables.len(), TABLES.len());
         assert_eq!(TABLES.last().unwrap().name, "sessions");
         for table in TABLES {
-            let names: Vec<String> =
-                table.columns.iter().flat_map(written).map(|(name, _)| name).collect();
+            let names: Vec<String> = table.columns.iter().flat_map(written).map(|(name, _)| name).collect();
             let unique: BTreeSet<&String> = names.iter().collect();
             assert_eq!(unique.len(), names.len(), "{}: {names:?}", table.name);
             assert!(!names.iter().any(|name| ["host", "date", "session"].contains(&name.as_str())));

@@ -104,8 +104,12 @@ fn every_table_has_its_columns_and_as_many_rows_as_in_the_session() {
     assert_eq!(kept.names.len(), TABLES.len());
     for table in TABLES {
         let reader = kept.reader(table.name);
-        let columns: Vec<(String, DataType)> =
-            reader.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect();
+        let columns: Vec<(String, DataType)> = reader
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), field.data_type().clone()))
+            .collect();
         let names: Vec<String> = table.columns.iter().flat_map(written).map(|(name, _)| name).collect();
         assert_eq!(columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), names, "{}", table.name);
         for (name, kind) in columns {
@@ -130,7 +134,8 @@ fn every_table_has_its_columns_and_as_many_rows_as_in_the_session() {
     }
     let filled: Vec<&str> =
         TABLES.iter().map(|table| table.name).filter(|name| kept.rows(name) > 0).collect();
-    for name in ["amqp_methods", "environment", "files", "findings", "losses", "notes", "outputs", "sockets"] {
+    for name in ["amqp_methods", "environment", "files", "findings", "losses", "notes", "outputs", "sockets"]
+    {
         assert!(filled.contains(&name), "the hand-made session has {name}: {filled:?}");
     }
 }
@@ -148,7 +153,10 @@ fn a_moment_stands_on_both_clocks_and_what_is_not_known_says_why() {
     let argv: Vec<Option<&str>> = argv.as_string::<i32>().iter().collect();
     assert_eq!(argv, ["python", "-m", "dramatiq", "minimal_worker", "--path", "a b"].map(Some));
     let known = |column: &str| texts(&execs, &format!("{column}_known"))[0].clone().unwrap();
-    assert_eq!((known("argv"), known("user"), known("tty")), ("whole".into(), "unknown".into(), "none".into()));
+    assert_eq!(
+        (known("argv"), known("user"), known("tty")),
+        ("whole".into(), "unknown".into(), "none".into())
+    );
     assert_eq!((ints(&execs, "uid")[0], &texts(&execs, "tty")[0]), (None, &None));
     let processes = kept.table("processes");
     let pids = ints(&processes, "pid");
@@ -170,7 +178,10 @@ fn the_session_and_what_was_concluded_are_there_with_what_was_lost_and_not_seen(
     assert_eq!(texts(&sessions, "state")[0].as_deref(), Some("done"));
     let unseen = sessions.column_by_name("unseen").unwrap().as_list::<i32>().value(0);
     assert_eq!(unseen.as_string::<i32>().value(0), "file calls made through io_uring");
-    assert!(kept.names.last().unwrap().starts_with("sessions/"), "what says that the rest is there comes last");
+    assert!(
+        kept.names.last().unwrap().starts_with("sessions/"),
+        "what says that the rest is there comes last"
+    );
 }
 
 #[test]
@@ -237,7 +248,10 @@ fn a_session_that_was_cut_short_has_its_conversations_too() {
     assert!(kept.rows("amqp_methods") > 0);
     assert_eq!(kept.rows("messages"), whole.rows("messages"));
     let sessions = kept.table("sessions");
-    assert_eq!((&texts(&sessions, "state")[0], ints(&sessions, "ended_ns")[0]), (&Some("cut-short".to_owned()), None));
+    assert_eq!(
+        (&texts(&sessions, "state")[0], ints(&sessions, "ended_ns")[0]),
+        (&Some("cut-short".to_owned()), None)
+    );
 }
 
 /// What takes some and then nothing more.

@@ -196,9 +196,9 @@ fn partition(value: &str) -> String {
         return UNKNOWN.to_owned();
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let encoded = value.bytes().map(|byte| {
-        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    });
+    let encoded = value
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
     encoded.collect()
 }
 
