@@ -8,7 +8,8 @@ mod rows;
 #[cfg(feature = "parquet")]
 mod sheet;
 pub mod tables;
-#[cfg(all(test, feature = "parquet"))]
+#[cfg(test)]
+#[cfg(feature = "parquet")]
 mod tests;
 #[cfg(feature = "parquet")]
 mod write;
