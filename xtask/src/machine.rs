@@ -21,10 +21,10 @@ pub(crate) fn can_observe(verb: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the release observer and says where it is.
+/// Builds the release observer, with all that a release has, and says where it is.
 pub(crate) fn observer() -> Result<PathBuf> {
     eprintln!("build observer (release)");
-    run(cargo().args(["build", "--quiet", "--release", "--package", "observer"]))?;
+    run(cargo().args(["build", "--quiet", "--release", "--package", "observer", "--features", "parquet"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let binary = root().join(target).join("release/observer");
     if !binary.is_file() {

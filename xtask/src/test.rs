@@ -45,7 +45,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     eprintln!("unit tests");
     let mut unit = cargo();
-    unit.args(["test", "--quiet", "--workspace", "--exclude", "tests"]).args(&args.filter);
+    unit.args(["test", "--quiet", "--workspace", "--exclude", "tests", "--features", "observer/parquet"]);
+    unit.args(&args.filter);
     run(&mut unit)?;
     run(cargo()
         .args(["test", "--quiet", "--package", "tests", "--lib", "--test", "fixtures"])

@@ -1,12 +1,18 @@
 //! `observer export`: a session in the format of another program. Knows sessions and where the result goes; the formats are `export`'s.
 
 mod file;
+#[cfg(feature = "parquet")]
+mod folder;
 mod otlp;
+mod parquet;
+#[cfg(feature = "parquet")]
+mod store;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use file::Aside;
 
 use super::{Context, ExitStatus, diff, print, progress};
@@ -23,20 +29,20 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes a session in the format of another program.
 ///
-/// jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; markdown to paste into an issue;
-/// otlp goes to an OpenTelemetry collector. Each carries what was lost and what could not be seen, and no secret.
+/// jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; parquet for DuckDB,
+/// ClickHouse and Spark; otlp goes to an OpenTelemetry collector; markdown to paste into an issue. Each carries what was lost and what could not be seen, and no secret.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export @ --format otlp --endpoint http://127.0.0.1:4317\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
+    after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export @ --format parquet -o fleet     (many sessions, one folder; or -o s3://BUCKET/PREFIX)\n  observer export @ --format otlp --endpoint http://127.0.0.1:4317\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
 )]
 pub struct Args {
     /// The session's name or id; `@` is the newest
     #[arg(default_value = "@")]
     pub session: String,
     /// The format
-    #[arg(long, value_name = "FORMAT", value_parser = Format::NAMES, required_unless_present = "schema")]
+    #[arg(long, value_name = "FORMAT", value_parser = formats(), required_unless_present = "schema")]
     pub format: Option<String>,
-    /// Where to write it; `-` is standard output [default: -]
+    /// Where to write it; `-` is standard output [default: -]. With parquet: a folder, or s3://BUCKET/PREFIX
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// With markdown: the session of a run that works, to say what differs from it
@@ -48,6 +54,11 @@ pub struct Args {
     /// Where to send it, with otlp
     #[command(flatten)]
     pub otlp: otlp::Args,
+}
+
+/// The formats; one that this program was not built to write is not offered, and says how to get it when it is asked for.
+fn formats() -> PossibleValuesParser {
+    Format::ALL.map(|format| PossibleValue::new(format.name()).hide(!format.is_built())).into()
 }
 
 /// Exports a session.
@@ -79,6 +90,10 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         return otlp::run(&args.otlp, &session);
     }
     let output = args.output.as_deref().filter(|path| path.as_os_str() != "-");
+    if format == Format::Parquet {
+        parquet::export(&session, output)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
     let Some(path) = output else {
         if format.is_binary() && io::stdout().is_terminal() {
             bail!(
@@ -139,6 +154,8 @@ fn write(
                 markdown::write(&case, &explanation, against, out).map_err(ExportError::from)?;
             }
         }
+        // It is no stream.
+        Format::Parquet => {}
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::{
     model::{amqp::Closing, link::Link},
     words::units,
 };
-use broken::{Broken, How, broken};
+use broken::{Broken, Consumed, How, broken};
 
 /// The rules of this family.
 pub(super) const RULES: &[Rule] = &[connection_lost, heartbeat_timeout, consumer_timeout];
@@ -38,13 +38,14 @@ fn is_heartbeat(broken: &Broken<'_>) -> bool {
 /// idle *declare* connection, which nobody pumps and whose loss is benign: it has no consumer. A network that breaks: the bytes we wrote
 /// are seen, delivered or not. Documented: AMQP 0-9-1, 4.2.7; RabbitMQ "Heartbeats", `rabbit_heartbeat.erl`; pika 1.4 `heartbeat.py`.
 fn heartbeat_timeout(case: &Case<'_>, findings: &mut Vec<Finding>) {
+    let consumed = Consumed::of(case);
     for pid in peers::clients(case) {
-        let all: Vec<Broken<'_>> = broken(case, pid).into_iter().filter(is_heartbeat).collect();
+        let all: Vec<Broken<'_>> = broken(case, &consumed, pid).into_iter().filter(is_heartbeat).collect();
         let Some(first) = all.first() else { continue };
         let outstanding: u64 = all.iter().map(|one| one.link.course.outstanding).sum();
         let heartbeat_s = first.link.facts().negotiated.map_or(0, |tuning| tuning.heartbeat_s);
         // Nothing was held and it consumes again: nothing came of it.
-        let is_failure = outstanding > 0 || !all.iter().all(|one| one.has_recovered(case));
+        let is_failure = outstanding > 0 || !all.iter().all(|one| one.has_recovered(&consumed));
         let queues = broken::names(&all);
         let held = if outstanding > 0 {
             " Messages that were delivered and not yet acknowledged go to the queue again."
@@ -135,11 +136,13 @@ fn consumer_timeout(case: &Case<'_>, findings: &mut Vec<Finding>) {
 /// heartbeats of ours (`heartbeat-timeout`). A broker that is gone refuses new connections: that is told here, as part of the loss.
 /// Documented: AMQP 0-9-1, 1.2 (320 connection-forced); dramatiq 2.2 `worker.py`, `_ConsumerThread.run`.
 fn connection_lost(case: &Case<'_>, findings: &mut Vec<Finding>) {
+    let consumed = Consumed::of(case);
     for pid in peers::clients(case) {
-        let all: Vec<Broken<'_>> = broken(case, pid).into_iter().filter(|one| !is_heartbeat(one)).collect();
+        let all: Vec<Broken<'_>> =
+            broken(case, &consumed, pid).into_iter().filter(|one| !is_heartbeat(one)).collect();
         let Some(last) = all.last() else { continue };
         // Of each queue the last loss counts.
-        let lost: Vec<&Broken<'_>> = all.iter().filter(|one| !one.has_recovered(case)).collect();
+        let lost: Vec<&Broken<'_>> = all.iter().filter(|one| !one.has_recovered(&consumed)).collect();
         let after = broken::since(case, pid, last.mark.at_ns);
         let is_failure = !lost.is_empty() && after.is_settled(case, pid, last.mark.at_ns);
         let queues = broken::names(&all);

@@ -7,6 +7,7 @@
 pub mod jsonl;
 pub mod markdown;
 pub mod otlp;
+pub mod parquet;
 pub mod pcapng;
 pub mod perfetto;
 
@@ -47,19 +48,23 @@ pub enum Format {
     Pcapng,
     /// A trace for ui.perfetto.dev.
     Perfetto,
+    /// A folder of tables, for DuckDB and what else reads a fleet's. Needs the feature `parquet`.
+    Parquet,
     /// Traces and logs, sent to an OpenTelemetry collector.
     Otlp,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Otlp];
+    pub const ALL: [Self; 6] =
+        [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Parquet, Self::Otlp];
     /// Their names, in the same order.
-    pub const NAMES: [&str; 5] = [
+    pub const NAMES: [&str; 6] = [
         Self::Jsonl.name(),
         Self::Markdown.name(),
         Self::Pcapng.name(),
         Self::Perfetto.name(),
+        Self::Parquet.name(),
         Self::Otlp.name(),
     ];
 
@@ -70,8 +75,19 @@ impl Format {
             Self::Markdown => "markdown",
             Self::Pcapng => "pcapng",
             Self::Perfetto => "perfetto",
+            Self::Parquet => "parquet",
             Self::Otlp => "otlp",
         }
+    }
+
+    /// Whether this program was built to write it.
+    pub const fn is_built(self) -> bool {
+        !matches!(self, Self::Parquet) || cfg!(feature = "parquet")
+    }
+
+    /// Whether it is a folder of files rather than one.
+    pub const fn is_folder(self) -> bool {
+        matches!(self, Self::Parquet)
     }
 
     /// The format of this name.
@@ -94,6 +110,7 @@ impl Format {
             Self::Markdown => include_str!("schema/markdown.txt").to_owned(),
             Self::Pcapng => include_str!("schema/pcapng.txt").to_owned(),
             Self::Perfetto => include_str!("schema/perfetto.txt").to_owned(),
+            Self::Parquet => parquet::tables::schema(),
             Self::Otlp => include_str!("schema/otlp.txt").to_owned(),
         })
     }
@@ -106,7 +123,7 @@ pub enum ExportError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// What was made of it could not be written.
-    #[error("cannot write the export: {0}")]
+    #[error("cannot write the export")]
     Write(#[from] io::Error),
 }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{Session, SessionError, read::to_i64};
+use super::{Session, SessionError, read::to_i64, write::SCHEMA};
+
+const DERIVED: [&str; 2] = ["amqp_methods", "messages"];
 
 /// A row of `amqp_methods`.
 #[derive(Clone, Debug)]
@@ -75,6 +77,25 @@ impl Session {
         let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         connection.busy_timeout(std::time::Duration::from_secs(1)).map_err(sqlite)?;
         session.connection = connection;
+        Ok(session)
+    }
+
+    /// Opens a session whose derived tables are to be made aside, where the session is not changed: of one that is still being recorded,
+    /// or was cut short. What is made goes with what this returns.
+    ///
+    /// # Errors
+    /// As [`Session::open`], and when there is no room for temporary files.
+    pub fn open_to_derive_aside(path: &Path) -> Result<Self, SessionError> {
+        let session = Self::open(path)?;
+        // Of two tables of one name, SQLite takes the temporary one.
+        let tables =
+            SCHEMA.split_inclusive(";\n").filter_map(|part| part.find("CREATE TABLE ").map(|at| &part[at..]));
+        let derived = tables
+            .filter(|table| DERIVED.iter().any(|name| table.starts_with(&format!("CREATE TABLE {name} "))));
+        let sql: String =
+            derived.map(|table| table.replacen("CREATE TABLE", "CREATE TEMP TABLE", 1)).collect();
+        let made = session.connection.execute_batch(&sql);
+        made.map_err(|source| SessionError::sqlite("make derived tables of session", path, source))?;
         Ok(session)
     }
 

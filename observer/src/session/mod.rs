@@ -10,6 +10,7 @@ mod read;
 mod redact;
 mod secret;
 mod state_dir;
+mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use invoker::Invoker;
 pub use read::{Filter, Session};
 pub use redact::Redactor;
 pub use state_dir::{Listed, StateDir, Summary};
+pub use stored::{DerivedTable, StoredEvent};
 pub use write::Recorder;
 
 use crate::{

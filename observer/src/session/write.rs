@@ -21,7 +21,7 @@ use crate::{
     event::{Body, Event, Hop, NoteLevel, Origin, Pid, Tid},
 };
 
-const SCHEMA: &str = include_str!("schema.sql");
+pub(super) const SCHEMA: &str = include_str!("schema.sql");
 
 /// With the time a source takes to hand over, what may be lost when we are killed stays under 100 ms.
 const COMMIT_EVERY: Duration = Duration::from_millis(40);

@@ -48,6 +48,33 @@ fn an_export_is_private_to_whoever_asked_also_under_sudo_and_takes_the_place_of_
 }
 
 #[test]
+fn a_folder_of_tables_is_private_to_whoever_asked_also_under_sudo() {
+    let scene = recorded("whose", &["true"]);
+    let path = scene.path("fleet");
+    let mut command = scene.observer().unwrap();
+    command.args(["export", "whose", "--format", "parquet", "-o"]).arg(&path);
+    let output = run(command.env("SUDO_UID", NOBODY.to_string()).env("SUDO_GID", NOBODY.to_string()));
+    assert!(output.status.success(), "{}", said(&output));
+    let owner = match lacking("to hand a folder to another user") {
+        true => (getuid().as_raw(), getgid().as_raw()),
+        false => (NOBODY, NOBODY),
+    };
+    let (mut seen, mut left) = (0, vec![path]);
+    while let Some(path) = left.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), owner, "{}", path.display());
+        let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{}", path.display());
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 18, "a file a table");
+}
+
+#[test]
 fn a_terminal_is_given_no_binary_and_told_what_to_do() {
     let scene = recorded("shown", &["true"]);
     for (format, refused) in [("pcapng", true), ("perfetto", true), ("markdown", false)] {
@@ -64,7 +91,7 @@ fn a_terminal_is_given_no_binary_and_told_what_to_do() {
 
 #[test]
 fn each_format_says_what_is_in_it() {
-    for format in ["jsonl", "markdown", "pcapng", "perfetto", "otlp"] {
+    for format in ["jsonl", "markdown", "pcapng", "perfetto", "parquet", "otlp"] {
         let output = run(Command::new(target::observer().unwrap()).args(["export", "--schema", format]));
         let schema = String::from_utf8(output.stdout).unwrap();
         let name = if format == "jsonl" { "events" } else { format };

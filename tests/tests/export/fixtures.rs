@@ -9,7 +9,7 @@ use tests::scenario::fixture::{self, Fixture};
 use tests::{target, tshark};
 
 /// The first of every family.
-pub(crate) fn first_of_each() -> Vec<Fixture> {
+pub(super) fn first_of_each() -> Vec<Fixture> {
     let (fixtures, _) = fixture::all(&fixture::folder()).unwrap();
     let mut families = BTreeSet::new();
     let family = |fixture: &Fixture| fixture.scenario.name.split('/').next().unwrap().to_owned();

@@ -1,8 +1,9 @@
-//! What is exported is read by programs we did not write: tshark, Perfetto's own messages, jq and pandas, rotel.
+//! What is exported is read by programs we did not write: tshark, Perfetto's own messages, DuckDB, ClickHouse, rotel, jq and pandas.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod fixtures;
 mod otlp;
+mod parquet;
 mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -37,6 +37,9 @@ pub(super) enum Case {
     /// 500,000 opens of one file, a tenth of that under strace
     #[value(name = "flood", alias = "c")]
     Flood,
+    /// A session of 1,000,000 events in every format that streams; by no tool but observer
+    #[value(name = "export")]
+    Export,
 }
 
 /// One run.
@@ -89,6 +92,7 @@ impl Case {
             Self::Drain => "messages/s",
             Self::Start => "s to ready",
             Self::Flood => "opens/s",
+            Self::Export => "s",
         }
     }
 
@@ -104,6 +108,7 @@ impl Case {
             Self::Drain => drain(lab, tool),
             Self::Start => start(lab, tool),
             Self::Flood => flood(lab, tool),
+            Self::Export => bail!("an export is nothing to watch"),
         }
     }
 }
@@ -114,6 +119,7 @@ impl fmt::Display for Case {
             Self::Drain => "drain",
             Self::Start => "start",
             Self::Flood => "flood",
+            Self::Export => "export",
         })
     }
 }

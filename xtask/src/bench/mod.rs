@@ -2,6 +2,7 @@
 //! prints; it judges nothing.
 
 mod case;
+mod export;
 mod report;
 mod tool;
 
@@ -72,13 +73,19 @@ struct Outcome {
 /// Measures and prints.
 pub(crate) fn main(args: &Args) -> Result<()> {
     machine::can_observe("bench")?;
-    let cases = if args.only.is_empty() { Case::value_variants().to_vec() } else { args.only.clone() };
+    let mut cases = if args.only.is_empty() { Case::value_variants().to_vec() } else { args.only.clone() };
+    let exports = cases.contains(&Case::Export);
+    cases.retain(|case| *case != Case::Export);
     let mut tools = if args.tools.is_empty() { Tool::value_variants().to_vec() } else { args.tools.clone() };
     tools.retain(|tool| *tool != Tool::Nothing);
     tools.insert(0, Tool::Nothing);
+    let observer = machine::observer()?;
+    let exported = if exports { export::measure(&observer, args.rounds)? } else { Vec::new() };
+    if cases.is_empty() {
+        return show(&[], &exported, args);
+    }
     apt::ensure(PACKAGES)?;
     rabbit::install()?;
-    let observer = machine::observer()?;
     let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
     let lab = Lab {
         venv: Venv::ensure()?,
@@ -92,15 +99,25 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let outcomes = with_program_stats("0", || {
         cases.into_iter().map(|case| measure(&lab, case, &tools, args.rounds)).collect::<Result<Vec<_>>>()
     })?;
-    if args.json {
-        println!("{:#}", report::json(&outcomes, args.rounds));
-    } else {
-        report::text(&outcomes, args.rounds);
-    }
+    show(&outcomes, &exported, args)?;
     let failed =
         outcomes.iter().flat_map(|outcome| &outcome.series).filter(|series| series.failed.is_some()).count();
     if failed > 0 {
         bail!("{failed} of the measurements failed, see above");
+    }
+    Ok(())
+}
+
+fn show(outcomes: &[Outcome], exported: &[export::Measured], args: &Args) -> Result<()> {
+    if args.json {
+        let mut json = report::json(outcomes, args.rounds);
+        json["export"] = serde_json::to_value(exported)?;
+        println!("{json:#}");
+        return Ok(());
+    }
+    report::text(outcomes, args.rounds);
+    if !exported.is_empty() {
+        export::text(exported, args.rounds);
     }
     Ok(())
 }

@@ -63,6 +63,16 @@ impl Aside {
     }
 }
 
+impl io::Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 impl Drop for Aside {
     fn drop(&mut self) {
         if let Some((aside, _)) = &self.places {

@@ -1,12 +1,17 @@
 //! Connections with consumers that did not end by our own will, and what came after. Knows both ends' last words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::super::{case::Case, catalogue::Severity, finding::Evidence, peers};
 use crate::{
     amqp::method::Side,
     event::{Disconnect, Pid},
-    model::{consumer::Consumer, link::Link, mark::Mark},
+    model::{
+        amqp::Closing,
+        consumer::Consumer,
+        link::{Link, LinkId},
+        mark::Mark,
+    },
     words::names as numbers,
 };
 
@@ -41,11 +46,56 @@ pub(super) struct Broken<'a> {
     was_reset: bool,
 }
 
+/// What was consumed where, looked up once for all processes.
+pub(super) struct Consumed<'a> {
+    /// The connections that each process made, in order of time.
+    links: HashMap<Pid, Vec<&'a Link>>,
+    /// What was consumed on each.
+    consumers: HashMap<LinkId, Vec<&'a Consumer>>,
+    /// When each process last began to consume each queue of each virtual host.
+    latest: HashMap<Queue<'a>, u64>,
+    /// How each was closed by the broker.
+    closings: HashMap<LinkId, &'a Closing>,
+}
+
+type Queue<'a> = (Pid, Option<&'a str>, &'a str);
+
+const fn queue(consumer: &Consumer) -> Queue<'_> {
+    // `as_deref` is not const.
+    let vhost = match &consumer.vhost {
+        Some(vhost) => Some(vhost.as_str()),
+        None => None,
+    };
+    (consumer.asked.pid, vhost, consumer.queue.as_str())
+}
+
+impl<'a> Consumed<'a> {
+    pub(super) fn of(case: &'a Case<'_>) -> Self {
+        let amqp = &case.model.amqp;
+        let (mut links, mut consumers) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let (mut latest, mut closings) = (HashMap::new(), HashMap::new());
+        for link in amqp.links().filter(|link| !link.accepted) {
+            links.entry(link.opened.pid).or_default().push(link);
+        }
+        for consumer in amqp.consumers.iter() {
+            let Some(confirmed) = consumer.confirmed else { continue };
+            consumers.entry(consumer.connection).or_default().push(consumer);
+            let last = latest.entry(queue(consumer)).or_default();
+            *last = confirmed.at_ns.max(*last);
+        }
+        for closing in amqp.closings.iter().filter(|closing| closing.channel.is_none()) {
+            closings.entry(closing.link).or_insert(closing);
+        }
+        Self { links, consumers, latest, closings }
+    }
+}
+
 /// The connections of a process that were lost, in order of time.
-pub(super) fn broken<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Broken<'a>> {
+pub(super) fn broken<'a>(case: &'a Case<'_>, consumed: &Consumed<'a>, pid: Pid) -> Vec<Broken<'a>> {
     let exit_ns =
         case.model.processes.get(pid).and_then(|process| process.exit.as_ref()).map(|exit| exit.at_ns);
-    let mut found: Vec<Broken<'a>> = case.links(pid).filter_map(|link| one(case, link)).collect();
+    let links = consumed.links.get(&pid).into_iter().flatten();
+    let mut found: Vec<Broken<'a>> = links.filter_map(|link| one(case, consumed, link)).collect();
     // What ends with its process is no loss of the process.
     found.retain(|one| {
         exit_ns.is_none_or(|exit_ns| {
@@ -56,33 +106,21 @@ pub(super) fn broken<'a>(case: &'a Case<'_>, pid: Pid) -> Vec<Broken<'a>> {
     found
 }
 
-fn one<'a>(case: &'a Case<'_>, link: &'a Link) -> Option<Broken<'a>> {
-    let consumers: Vec<&Consumer> = case
-        .model
-        .amqp
-        .consumers
-        .iter()
-        .filter(|consumer| consumer.connection == link.id && consumer.confirmed.is_some())
-        .collect();
+fn one<'a>(case: &'a Case<'_>, consumed: &Consumed<'a>, link: &'a Link) -> Option<Broken<'a>> {
+    let consumers = consumed.consumers.get(&link.id)?.clone();
     let connection = case.model.connections.at(link.socket, link.opened.at_ns)?;
     let end = connection.first_end;
     let closed =
         link.facts().closed.as_ref().filter(|closed| closed.side == Side::Server && closed.code != 200);
-    if consumers.is_empty() || link.course.client_closed.is_some() {
+    if link.course.client_closed.is_some() {
         return None;
     }
     if let Some(closed) = closed {
-        let closing = case
-            .model
-            .amqp
-            .closings
-            .iter()
-            .find(|closing| closing.link == link.id && closing.channel.is_none());
         // Refusals are others' business: 403, 404, 405, 406, 530 say what was wrong with what we asked.
         if matches!(closed.code, 403..=406 | 530) {
             return None;
         }
-        let (how, mark) = (How::Closed(closed.code), closing.map(|closing| closing.mark)?);
+        let (how, mark) = (How::Closed(closed.code), consumed.closings.get(&link.id)?.mark);
         return Some(Broken { link, how, mark, consumers, text: Some(&closed.text), was_reset: false });
     }
     let end = end?;
@@ -107,15 +145,11 @@ fn one<'a>(case: &'a Case<'_>, link: &'a Link) -> Option<Broken<'a>> {
 
 impl Broken<'_> {
     /// Whether all that was consumed on it is consumed again by the same process.
-    pub(super) fn has_recovered(&self, case: &Case<'_>) -> bool {
-        self.consumers.iter().all(|lost| {
-            case.model.amqp.consumers.iter().any(|later| {
-                later.asked.pid == lost.asked.pid
-                    && later.queue == lost.queue
-                    && later.vhost == lost.vhost
-                    && later.confirmed.is_some_and(|confirmed| confirmed.at_ns > self.mark.at_ns)
-            })
-        })
+    pub(super) fn has_recovered(&self, consumed: &Consumed<'_>) -> bool {
+        let is_later = |lost: &&Consumer| {
+            consumed.latest.get(&queue(lost)).is_some_and(|at_ns| *at_ns > self.mark.at_ns)
+        };
+        self.consumers.iter().all(is_later)
     }
 
     /// What ended it, for a list.

@@ -1,0 +1,18 @@
+//! A folder of Parquet files, one a table, partitioned by host, date and session, so that a fleet is queried as one. Knows sessions and
+//! what was concluded of them; where the files are kept it does not know.
+
+#[cfg(feature = "parquet")]
+mod made;
+#[cfg(feature = "parquet")]
+mod rows;
+#[cfg(feature = "parquet")]
+mod sheet;
+pub mod tables;
+#[cfg(test)]
+#[cfg(feature = "parquet")]
+mod tests;
+#[cfg(feature = "parquet")]
+mod write;
+
+#[cfg(feature = "parquet")]
+pub use write::{Folder, write};
