@@ -253,7 +253,7 @@ fn ladders(facts: &Facts<'_>) -> Vec<Row> {
         if let Some(why) = why {
             line.push(ODD, format!(" ({why})"));
         }
-        let wide = rungs::fitted(ladder, usize::MAX).into_iter().next();
+        let wide = rungs::fitted(ladder, usize::MAX).into_iter().next().map(|line| (line.width(), line));
         let event = reached.and_then(|step| step.event);
         Row { wide, pid: Some(ladder.pid), event, ..Row::new(key as u64, line) }
     };
@@ -270,17 +270,19 @@ fn and_more(rows: &mut Vec<Row>, more: u64) {
 
 fn queues(facts: &Facts<'_>) -> Vec<Row> {
     let model = facts.model;
-    let rate = |rate: Option<tail::Counts>, index: usize| {
-        rate.map_or_else(|| "?/s".to_owned(), |rate| format!("{}.{}/s", rate[index] / 10, rate[index] % 10))
+    const WORDS: [&str; 3] = ["published", "delivered", "settled"];
+    let is_over = facts.state != State::Recording;
+    let rate = |rate: Option<tail::Counts>, index: usize| match rate {
+        _ if is_over => String::new(),
+        None => " ?/s".to_owned(),
+        Some(rate) => format!(" {}.{}/s", rate[index] / 10, rate[index] % 10),
     };
     let (all, totals) = (facts.rates.all(), tail::totals(model));
-    let mut line = Line::new();
-    for (index, word) in ["published", "delivered", "settled"].into_iter().enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        line.push(PLAIN, format!("{comma}{word} {}", totals[index]))
-            .push(DIM, format!(" {}", rate(all, index)));
+    let mut rows = Vec::new();
+    for (index, word) in WORDS.into_iter().enumerate() {
+        let line = Line::new().with(PLAIN, format!("{word} {}", totals[index])).with(DIM, rate(all, index));
+        rows.push(Row::new(index as u64, line));
     }
-    let mut rows = vec![Row::new(0, line)];
     let unseen = Queue::default();
     let mut known: BTreeMap<QueueKey, &Queue> =
         model.amqp.queues.iter().map(|(key, queue)| (key.clone(), queue)).collect();
@@ -297,27 +299,26 @@ fn queues(facts: &Facts<'_>) -> Vec<Row> {
     for (key, queue) in known.iter().take(MAX_ROWS) {
         let (vhost, name) = key;
         let sample = vhost.as_ref().and_then(|vhost| sampled.get(&(vhost.clone(), name.clone())).copied());
-        let [_, delivered, settled] = tail::counts(queue);
+        let counts @ [_, delivered, settled] = tail::counts(queue);
         let told = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
-        let mut line = Line::new().with(STRONG, if name.is_empty() { "(named by the server)" } else { name });
+        let name_or = if name.is_empty() { "(named by the server)" } else { name };
         let ready = sample.and_then(|sample| sample.ready);
         let style = if ready.is_some_and(|ready| ready > 0) { ODD } else { PLAIN };
-        line.push(style, format!("  ready {}", told(ready)));
-        line.push(PLAIN, format!(", unacked {}", told(sample.and_then(|sample| sample.unacked))));
+        let mut line = Line::new().with(STRONG, name_or).with(style, format!(" ready {}", told(ready)));
+        line.push(PLAIN, format!(" unacked {}", told(sample.and_then(|sample| sample.unacked))));
         line.push(DIM, format!(" (ours {})", delivered.saturating_sub(settled)));
-        let rates = facts.rates.of(key);
-        line.push(
-            PLAIN,
-            format!("  in {} out {} settled {}", rate(rates, 0), rate(rates, 1), rate(rates, 2)),
-        );
         let consumers = model.amqp.consumers.iter();
         let ours = consumers.filter(|one| one.ended.is_none() && one.queue == *name && one.vhost == *vhost);
         let consumers = told(sample.and_then(|sample| sample.consumers));
-        line.push(PLAIN, format!("  consumers {consumers}")).push(DIM, format!(" (ours {})", ours.count()));
+        line.push(PLAIN, format!(" consumers {consumers}")).push(DIM, format!(" (ours {})", ours.count()));
+        let rates = facts.rates.of(key);
+        for (index, word) in WORDS.into_iter().enumerate() {
+            line.push(PLAIN, format!(", {word} {}", counts[index])).push(DIM, rate(rates, index));
+        }
         if let Some(state) =
             sample.and_then(|sample| sample.state.as_ref()).filter(|state| *state != "running")
         {
-            line.push(BAD, format!("  {state}"));
+            line.push(BAD, format!(", {state}"));
         }
         rows.push(Row { event: sample.map(|sample| sample.event), ..Row::new(rows.len() as u64, line) });
     }

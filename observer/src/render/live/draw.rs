@@ -9,7 +9,7 @@ use ratatui::{
     text::{Line as Text, Span},
 };
 
-use super::{Pane, Row, State, state::Prompt};
+use super::{Pane, State, state::Prompt};
 use crate::render::style::{self, DIM, Line, ODD, PLAIN, STRONG};
 
 /// Below this nothing useful can be shown.
@@ -49,7 +49,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, color: bool) {
         paper.help(body, state);
     } else if state.zoomed || area.width < MANY_COLUMNS || area.height < MANY_ROWS {
         paper.tabs(body, state);
-        paper.rows(Rect { y: body.y + 1, height: body.height - 1, ..body }, state, state.focus);
+        paper.whole(Rect { y: body.y + 1, height: body.height - 1, ..body }, state, state.focus);
     } else {
         let left = Rect { width: body.width * 9 / 20, ..body };
         let right = Rect { x: left.right() + 1, width: body.width - left.width - 1, ..body };
@@ -181,6 +181,21 @@ impl Paper<'_> {
         self.line(area.x, area.y, area.width, &line);
     }
 
+    /// A pane that has all the room: what of the selected row does not fit stands below.
+    fn whole(&mut self, area: Rect, state: &State, pane: Pane) {
+        let rows = state.rows(pane);
+        let (position, _) = state.position(pane, &rows);
+        let room = usize::from(area.width.saturating_sub(2));
+        let cut = rows.get(position).filter(|row| row.fitting(room).width() > room).map(|row| row.text());
+        let lines = cut.map(|text| textwrap::wrap(text.trim(), room).into_iter().map(String::from).collect());
+        let lines: Vec<String> = lines.unwrap_or_default();
+        let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).min(area.height / 3);
+        self.rows(Rect { height: area.height - height, ..area }, state, pane);
+        for (y, line) in (area.bottom() - height..area.bottom()).zip(&lines) {
+            self.line(area.x + 2, y, area.width - 2, &Line::new().with(STRONG, line));
+        }
+    }
+
     fn rows(&mut self, area: Rect, state: &State, pane: Pane) {
         let rows = state.rows(pane);
         let height = usize::from(area.height);
@@ -207,7 +222,7 @@ impl Paper<'_> {
             if index == position && (has_focus || chosen) {
                 self.line(area.x, y, 1, &Line::new().with(STRONG, "›"));
             }
-            self.line(area.x + 2, y, room, fitting(row, room));
+            self.line(area.x + 2, y, room, row.fitting(room.into()));
             if index == position && has_focus {
                 let selected = Rect { x: area.x, y, width: area.width, height: 1 };
                 self.buffer.set_style(selected, Style::new().add_modifier(Modifier::REVERSED));
@@ -230,10 +245,6 @@ impl Paper<'_> {
             self.line(area.x, y, area.width, line);
         }
     }
-}
-
-fn fitting(row: &Row, room: u16) -> &Line {
-    row.wide.as_ref().filter(|wide| wide.width() <= usize::from(room)).unwrap_or(&row.line)
 }
 
 /// What is said beside a pane's title.

@@ -64,8 +64,8 @@ pub struct Row {
     /// Tells it from the others of its pane, and grows.
     key: u64,
     line: style::Line,
-    /// Says more, for where there is room.
-    wide: Option<style::Line>,
+    /// Says more, for where there is room for so many columns.
+    wide: Option<(usize, style::Line)>,
     pid: Option<Pid>,
     kind: Option<&'static str>,
     /// The event that proves it.
@@ -77,17 +77,36 @@ impl Row {
         Self { key, line, wide: None, pid: None, kind: None, event: None }
     }
 
+    /// A line whose columns stand below each other; where that takes too much room, without.
+    fn aligned(key: u64, line: style::Line) -> Self {
+        const ROOM: usize = 70;
+        let mut close = style::Line::new();
+        for (style, text) in line.spans() {
+            let space = |at: &str| if at.starts_with(' ') && close.width() > 0 { " " } else { "" };
+            let (before, words) = (space(text), text.split(' ').filter(|word| !word.is_empty()));
+            let words = words.collect::<Vec<_>>().join(" ");
+            let after = if text.ends_with(' ') && !words.is_empty() { " " } else { "" };
+            close.push(style, format!("{before}{words}{after}"));
+        }
+        Self { wide: Some((ROOM, line)), ..Self::new(key, close) }
+    }
+
     /// The line of an event.
     pub fn of_event(id: u64, event: &Event, started_ns: u64) -> Self {
         Self {
             pid: Some(event.pid),
             kind: Some(event.body.kind()),
             event: Some(id),
-            ..Self::new(id, timeline::line(event, started_ns))
+            ..Self::aligned(id, timeline::line(event, started_ns))
         }
     }
 
+    /// What it says where there is room for so many columns.
+    fn fitting(&self, room: usize) -> &style::Line {
+        self.wide.as_ref().filter(|(least, _)| room >= *least).map_or(&self.line, |(_, wide)| wide)
+    }
+
     fn text(&self) -> String {
-        self.wide.as_ref().unwrap_or(&self.line).spans().map(|(_, text)| text).collect()
+        self.fitting(usize::MAX).spans().map(|(_, text)| text).collect()
     }
 }

@@ -38,7 +38,8 @@ impl Tail {
     pub fn said(&mut self, said: &Said<'_>, started_ns: u64) {
         let Some(line) = conversation::line(said, started_ns) else { return };
         self.told += 1;
-        let row = Row { pid: Some(said.mark.pid), event: Some(said.mark.event), ..Row::new(self.told, line) };
+        let row =
+            Row { pid: Some(said.mark.pid), event: Some(said.mark.event), ..Row::aligned(self.told, line) };
         push(&mut self.said, row);
     }
 }

@@ -91,8 +91,7 @@ fn press(state: &mut State, keys: &str) -> Act {
             "space" => KeyCode::Char(' '),
             "down" => KeyCode::Down,
             word if word.chars().count() > 1 => {
-                word.chars()
-                    .for_each(|c| drop(state.press(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE))));
+                word.chars().for_each(|c| press_one(state, KeyCode::Char(c)));
                 continue;
             }
             one => KeyCode::Char(one.chars().next().unwrap()),
@@ -100,6 +99,10 @@ fn press(state: &mut State, keys: &str) -> Act {
         act = state.press(KeyEvent::new(code, KeyModifiers::NONE));
     }
     act
+}
+
+fn press_one(state: &mut State, code: KeyCode) {
+    assert_eq!(state.press(KeyEvent::new(code, KeyModifiers::NONE)), Act::None);
 }
 
 /// A worker that consumes, settles what it was given, and a queue that fills up.
@@ -250,12 +253,12 @@ fn only_the_kinds_and_processes_that_are_asked_for_are_shown() {
     assert!(screen.contains("newfstatat") && screen.contains("ECONNREFUSED"), "{screen}");
     assert!(!screen.contains("exec  ") && !screen.contains("output"), "{screen}");
     press(&mut state, "f");
-    (0..20).for_each(|_| drop(state.press(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE))));
+    (0..20).for_each(|_| press_one(&mut state, KeyCode::Backspace));
     press(&mut state, "nonsense enter");
     assert!(drawn(&state, 100, 24).contains("no such kind: nonsense"));
     assert!(drawn(&state, 100, 24).contains("newfstatat"), "the filter is as it was");
     press(&mut state, "f");
-    (0..20).for_each(|_| drop(state.press(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE))));
+    (0..20).for_each(|_| press_one(&mut state, KeyCode::Backspace));
     press(&mut state, "4711 enter");
     let screen = drawn(&state, 100, 24);
     assert!(screen.contains(" 4711 ") && !screen.contains(" 4712/4715 "), "{screen}");
