@@ -136,6 +136,11 @@ impl Session {
         }
     }
 
+    /// Whether its recording is over and the recorder is about to make one file of it, for which nobody may have it open.
+    pub fn is_being_closed(&self) -> bool {
+        mark::is_held(&self.path) && self.ending().is_some()
+    }
+
     /// Hands the events that `filter` wants to `each`, with their ids, in order of time (of arrival, at the same instant), until it
     /// breaks. Returns how many were left out because this program does not know their kind (a newer observer recorded them).
     ///

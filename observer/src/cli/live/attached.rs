@@ -16,7 +16,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{
-    BEAT, Follower,
+    BEAT, Follower, Left,
     lines::{Documents, Everything, News, Printer, read_out},
     terminal::{self, STOPPING, Signals, Taken, is_terminal},
     view,
@@ -125,6 +125,9 @@ fn follow(seat: Seat, path: &PathBuf, context: &Context, over: &AtomicBool) -> a
             let seen = Taken::take(terminal, &signals)
                 .map_err(anyhow::Error::from)
                 .and_then(|mut taken| view(&mut follower, &mut taken, "", color, Some(over)));
+            if matches!(seen, Ok(Left::Closed)) && !over.load(Ordering::Acquire) {
+                let _ = writeln!(stderr(), "observer: the view is closed, the recording goes on");
+            }
             // Whoever left the view can still stop us, as without one.
             while !over.load(Ordering::Acquire) {
                 signals.obey(BEAT);

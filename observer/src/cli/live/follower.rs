@@ -114,6 +114,9 @@ impl Follower {
 
     fn read_window(&mut self, listener: &mut dyn Listener) -> anyhow::Result<Got> {
         let session = Session::open(&self.path)?;
+        if session.is_being_closed() {
+            return Ok(Got::All);
+        }
         // Before it is read: what is recorded until its end is read then.
         let (state, ending) = (session.state(), session.ending());
         let newest = session.newest_id();

@@ -86,10 +86,11 @@ fn foot(state: &State) -> Line {
         line.push(ODD, format!("only {}  ", state.filter_text));
     }
     if state.is_over() {
-        line.push(STRONG, "the recording is over: q leaves  ");
+        line.push(STRONG, "the recording is over, q leaves");
+    } else {
+        line.push(DIM, if state.paused { "q leave  Space goes on" } else { "q leave  Space pauses" });
     }
-    let pause = if state.paused { "Space goes on" } else { "Space pauses" };
-    line.push(DIM, format!("q leave  {pause}  Tab pane  z zoom  / search  f filter  Enter evidence"));
+    line.push(DIM, "  Tab pane  z zoom  / search  f filter  Enter evidence");
     line
 }
 

@@ -151,7 +151,11 @@ fn a_failing_session_as_it_grows() {
     followed.feed(&events[..21]);
     state.update(followed.content(None));
     insta::assert_snapshot!("failing_refused", drawn(&state, 80, 24));
-    followed.feed(&events[21..]);
+    followed.feed(&events[21..28]);
+    state.update(followed.content(None));
+    let stuck = drawn(&state, 120, 40);
+    assert!(stuck.contains("4712 worker running, in futex for 1.10 s"), "{stuck}");
+    followed.feed(&events[28..]);
     state.update(followed.content(Some(&fixture::ending())));
     insta::assert_snapshot!("failing_ended", drawn(&state, 80, 24));
     insta::assert_snapshot!("failing_ended_wide", drawn(&state, 120, 40));
