@@ -57,8 +57,10 @@ fn a_process_attached_to_is_viewed_and_recorded_on_when_the_view_is_left() {
     tmux.line(&attach(&scene, "viewed", &format!("--pid {}", process.0.id()))).unwrap();
     tmux.shows(&["viewed recording", "▶ findings", &format!("{} running", process.0.id())]).unwrap();
     tmux.keys(&["q"]).unwrap();
-    tmux.until("the first line", |screen| !screen.contains('▶') && screen.contains("the view is closed, the recording goes on"))
-        .unwrap();
+    tmux.until("the first line", |screen| {
+        !screen.contains('▶') && screen.contains("the view is closed, the recording goes on")
+    })
+    .unwrap();
     assert_eq!(tmux.modes().unwrap(), (false, true));
     is_recorded(&scene, "viewed");
     // Without the view it is stopped and goes on as without one ever.

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -98,9 +98,45 @@ impl Attached {
     }
 }
 
-fn follow(seat: Seat, path: &PathBuf, context: &Context, over: &AtomicBool) -> anyhow::Result<()> {
+/// Standard error, which the command may share: a line is written at once, so that nothing comes into its middle.
+struct Whole {
+    has_colors: bool,
+}
+
+impl Whole {
+    /// The longest line that is written at once.
+    const LONGEST: usize = 16 << 10;
+
+    fn lines(context: &Context) -> io::LineWriter<Self> {
+        let choice = match context.choice {
+            anstream::ColorChoice::Auto => anstream::AutoStream::choice(&io::stderr()),
+            choice => choice,
+        };
+        let has_colors = choice != anstream::ColorChoice::Never;
+        io::LineWriter::with_capacity(Self::LONGEST, Self { has_colors })
+    }
+}
+
+impl io::Write for Whole {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_colors {
+            io::stderr().write_all(bytes)?;
+        } else {
+            let mut plain = anstream::StripStream::new(Vec::with_capacity(bytes.len()));
+            plain.write_all(bytes)?;
+            io::stderr().write_all(&plain.into_inner())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn follow(seat: Seat, path: &Path, context: &Context, over: &AtomicBool) -> anyhow::Result<()> {
     let mut follower = Follower::open(path)?;
-    let stderr = || anstream::AutoStream::new(io::stderr(), context.choice);
+    let stderr = || Whole::lines(context);
     let mut lines = |printer: &mut dyn Printer| {
         read_out(&mut follower, printer, &mut |limit| {
             thread::sleep(limit);
@@ -111,7 +147,7 @@ fn follow(seat: Seat, path: &PathBuf, context: &Context, over: &AtomicBool) -> a
         Seat::Shared => lines(&mut News::new(stderr())),
         Seat::Lines => lines(&mut Everything(stderr())),
         Seat::Json => {
-            let mut out = io::BufWriter::new(io::stderr());
+            let mut out = stderr();
             lines(&mut Documents::of(path, &mut out)?)?;
             Ok(out.flush()?)
         }

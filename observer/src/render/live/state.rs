@@ -176,8 +176,8 @@ impl State {
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),
             KeyCode::PageDown => self.step(10),
             KeyCode::PageUp => self.step(-10),
-            KeyCode::Home | KeyCode::Char('g') => self.to_edge(true),
-            KeyCode::End | KeyCode::Char('G') => self.to_edge(false),
+            KeyCode::Home | KeyCode::Char('g') => self.go_to_edge(true),
+            KeyCode::End | KeyCode::Char('G') => self.go_to_edge(false),
             KeyCode::Char('n') => self.find(true, false),
             KeyCode::Char('N') => self.find(false, false),
             KeyCode::Esc => self.back(),
@@ -206,7 +206,7 @@ impl State {
         self.select(key);
     }
 
-    fn to_edge(&mut self, first: bool) {
+    fn go_to_edge(&mut self, first: bool) {
         if !first && self.focus == Pane::Timeline {
             self.around = None;
         }
