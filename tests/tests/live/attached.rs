@@ -26,10 +26,12 @@ fn a_command_that_has_the_terminal_keeps_it_and_news_are_told_beside_it() {
     let worker =
         format!("sh -c 'stty -g >{}; exec python -m dramatiq -p1 -t1 minimal_worker'", during.display());
     tmux.line(&format!("clear; {}", attach(&scene, "shared", &format!("-- {worker}")))).unwrap();
+    let news = |screen: &str, what: &str| {
+        screen.lines().any(|line| line.starts_with("observer: ") && line.contains(what))
+    };
     let all = tmux
         .until("the news", |screen| {
-            let screen = screen.replace('\n', "");
-            screen.contains("observer: ✗ connection-refused") || screen.contains("connection-refused ")
+            news(screen, "✗ connection-refused") && news(screen, "ladder     ✓ import")
         })
         .unwrap();
     assert!(!tmux.modes().unwrap().0, "no view over what the command writes: {all}");
