@@ -23,8 +23,6 @@ const IN_FLIGHT: usize = 16_384;
 /// Batches on their way. When even these are taken the source waits, and what it loses meanwhile it counts.
 const BATCHES: usize = 64;
 
-/// Called with every event as the session keeps it, secrets removed.
-pub type Watch = Box<dyn FnMut(&Event) + Send>;
 /// Called with every event as the source gave it, for decisions; it must not let any of it out.
 pub type Glance = Box<dyn FnMut(&Event) + Send>;
 
@@ -37,12 +35,7 @@ pub struct Recording {
 
 impl Recording {
     /// Starts to record `sources` into `recorder`. A source that ends or fails leaves the others going.
-    pub fn start(
-        sources: Vec<Box<dyn Source>>,
-        recorder: Recorder,
-        glance: Glance,
-        watch: Option<Watch>,
-    ) -> Self {
+    pub fn start(sources: Vec<Box<dyn Source>>, recorder: Recorder, glance: Glance) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let in_flight = Arc::new(AtomicUsize::new(0));
         let (sender, receiver) = mpsc::sync_channel::<Vec<Event>>(BATCHES);
@@ -57,7 +50,7 @@ impl Recording {
         drop(sender);
         let writing = thread::spawn(move || {
             source::step_back();
-            write(recorder, &receiver, &in_flight, watch)
+            write(recorder, &receiver, &in_flight)
         });
         Self { stop, sources, store: writing }
     }
@@ -124,17 +117,12 @@ fn note(level: NoteLevel, text: String) -> Event {
     }
 }
 
-fn write(
-    mut recorder: Recorder,
-    receiver: &mpsc::Receiver<Vec<Event>>,
-    in_flight: &AtomicUsize,
-    mut watch: Option<Watch>,
-) -> Recorder {
+fn write(mut recorder: Recorder, receiver: &mpsc::Receiver<Vec<Event>>, in_flight: &AtomicUsize) -> Recorder {
     loop {
         match receiver.recv_timeout(BEAT) {
             Ok(batch) => {
                 let len = batch.len();
-                recorder.append(batch, watch.as_deref_mut().map(|watch| watch as &mut dyn FnMut(&Event)));
+                recorder.append(batch, None);
                 in_flight.fetch_sub(len, Ordering::AcqRel);
             }
             Err(RecvTimeoutError::Timeout) => recorder.commit_if_due(),

@@ -15,5 +15,6 @@ pub mod scene;
 pub mod strace;
 pub mod streams;
 pub mod target;
+pub mod tmux;
 pub mod tshark;
 pub mod venv;

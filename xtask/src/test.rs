@@ -15,6 +15,7 @@ const PACKAGES: &[Package] = &[
     Package::new("sudo", "tests start the observer as another user"),
     Package::new("strace", "tests hold what was observed against it"),
     tests::tshark::PACKAGE,
+    tests::tmux::PACKAGE,
     Package::new("jq", "tests read exported events with it"),
     Package::new("python3-venv", "tests run a worker as a user who cannot enter root's home"),
 ];

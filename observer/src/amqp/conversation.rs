@@ -151,7 +151,7 @@ impl Side {
 }
 
 /// Both directions of one connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Conversation {
     client: Decoder,
     server: Decoder,
@@ -203,7 +203,7 @@ impl Conversation {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Fold {
     facts: Facts,
     body_limit: usize,

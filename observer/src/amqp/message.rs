@@ -121,7 +121,7 @@ impl std::fmt::Display for Message {
 }
 
 /// A message on its way, one a direction and channel at most.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) start: u64,
     pub(super) end: u64,

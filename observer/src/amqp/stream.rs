@@ -19,7 +19,7 @@ const LARGEST_UNLIMITED: u32 = 512 << 20;
 ///
 /// Memory: at most one method or content header frame, or what is searched after a gap: frame_max, and never much over 1 MiB.
 /// Bodies are not held.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
     /// Offset of the next expected byte.
     next: u64,
@@ -29,7 +29,7 @@ pub struct Decoder {
     held: Vec<u8>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum State {
     /// In the first bytes of the stream.
     #[default]

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod export;
+mod live;
 pub mod ls;
 mod progress;
 pub mod rm;

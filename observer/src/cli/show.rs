@@ -14,7 +14,7 @@ use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use views::View;
 
-use super::{Context, ExitStatus, Format, progress};
+use super::{Context, ExitStatus, Format, live, progress};
 use crate::{
     event::{Body, Event, Pid},
     fold,
@@ -34,7 +34,7 @@ use crate::{
 /// left out.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --amqp\n  observer show @ --messages --limit 20\n  observer show @ --imports --until connect\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
+    after_help = "Examples:\n  observer show @ --summary\n  observer show minimal_worker --kind exec,connect,exit\n  observer show @ --path minimal_worker --from 1.5s\n  observer show @ --amqp\n  observer show @ --messages --limit 20\n  observer show @ --imports --until connect\n  observer show @ --follow\n  observer show @ --format json | jq -c '.events[] | select(.kind == \"exit\")'"
 )]
 pub struct Args {
     /// The session's name or id; `@` is the newest
@@ -63,6 +63,9 @@ pub struct Args {
     /// Show the environment of every program that was started
     #[arg(long)]
     pub env: bool,
+    /// Go on as the session is recorded, until its recording is over; on a terminal as a view (? lists its keys), else as lines
+    #[arg(long, conflicts_with_all = ["summary", "view", "message"])]
+    pub follow: bool,
     /// One screen: what ran, how it ended, and what stood out
     #[arg(long, conflicts_with_all = ["kinds", "pids", "path", "from", "to", "limit", "all", "env"])]
     pub summary: bool,
@@ -94,7 +97,7 @@ pub struct Args {
 
 impl Args {
     /// What the session is asked for. The limit is not part of it: it counts what is shown, not what is read.
-    fn filter(&self) -> Filter {
+    pub(super) fn filter(&self) -> Filter {
         Filter {
             kinds: self.kinds.clone(),
             pids: self.pids.iter().copied().map(Pid).collect(),
@@ -102,8 +105,25 @@ impl Args {
             from_ns: self.from,
             to_ns: self.to,
             after_id: None,
+            up_to_id: None,
             limit: None,
         }
+    }
+
+    /// Whether something was asked for that only lines can show.
+    pub(super) const fn asks_for_lines(&self) -> bool {
+        self.path.is_some()
+            || self.from.is_some()
+            || self.to.is_some()
+            || self.limit.is_some()
+            || self.all
+            || self.env
+    }
+
+    /// The kinds and processes that were asked for, in the words of the view's filter.
+    pub(super) fn view_filter(&self) -> String {
+        let pids = self.pids.iter().map(u32::to_string);
+        self.kinds.iter().cloned().chain(pids).collect::<Vec<_>>().join(",")
     }
 
     /// The folded view that was asked for.
@@ -133,7 +153,11 @@ impl Args {
 /// When there is no such session, when it cannot be read, or when standard output cannot be written. A reader that has seen enough
 /// (`| head`) is no error.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
-    let session = Session::open(&context.open_state_dir()?.find(&args.session)?)?;
+    let path = context.open_state_dir()?.find(&args.session)?;
+    if args.follow {
+        return live::show(args, context, &path);
+    }
+    let session = Session::open(&path)?;
     let colors = if context.color { ColorChoice::AlwaysAnsi } else { ColorChoice::Never };
     let mut out = io::BufWriter::new(AutoStream::new(io::stdout().lock(), colors));
     let written = match context.format {
@@ -151,7 +175,7 @@ pub(super) fn columns() -> usize {
     terminal_size::terminal_size().map_or(100, |(width, _)| width.0.into())
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
@@ -214,7 +238,7 @@ pub fn document(args: &Args, session: &Session, out: &mut impl Write) -> anyhow:
 }
 
 /// Writes events as they come, and remembers what it left out.
-struct Timeline<'a, W> {
+pub(super) struct Timeline<'a, W> {
     args: &'a Args,
     header: &'a Header,
     out: &'a mut W,
@@ -226,11 +250,11 @@ struct Timeline<'a, W> {
 }
 
 impl<'a, W: Write> Timeline<'a, W> {
-    const fn new(args: &'a Args, header: &'a Header, out: &'a mut W) -> Self {
+    pub(super) const fn new(args: &'a Args, header: &'a Header, out: &'a mut W) -> Self {
         Self { args, header, out, shown: 0, cut: false, left_out: BTreeMap::new(), result: Ok(()) }
     }
 
-    fn take(&mut self, _id: u64, event: &Event) -> ControlFlow<()> {
+    pub(super) fn take(&mut self, _id: u64, event: &Event) -> ControlFlow<()> {
         if self.args.leaves_out() && is_search(&event.body) {
             *self.left_out.entry(event.body.kind()).or_default() += 1;
             return ControlFlow::Continue(());
@@ -254,8 +278,13 @@ impl<'a, W: Write> Timeline<'a, W> {
         Ok(())
     }
 
+    /// Where it is written.
+    pub(super) const fn out(&mut self) -> &mut W {
+        self.out
+    }
+
     /// Says what is not there, and how to see it.
-    fn finish(self, not_understood: u64) -> io::Result<()> {
+    pub(super) fn finish(self, not_understood: u64) -> io::Result<()> {
         self.result?;
         let mut say = |style, text: String| Line::new().with(style, text).write(self.out, None);
         if self.shown == 0 && self.left_out.is_empty() {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{ExportError, Lost, Progress, unseen};
 use crate::{
+    event::Event,
     fold,
     render::json::{self, Described, Record},
     session::{Filter, Session, State},
@@ -68,21 +69,60 @@ pub fn schema() -> serde_json::Result<String> {
 /// # Errors
 /// When the session cannot be read, or the stream cannot be written.
 pub fn write(session: &Session, out: &mut impl Write, progress: &Progress) -> Result<(), ExportError> {
-    let header = session.header();
-    let unseen = unseen(header).collect();
-    let state = session.state();
-    line(out, &Edge::Header { schema: SCHEMA, session: Described::new(session), state, unseen })?;
-    let (mut events, mut lost, mut result) = (0, Lost::default(), Ok(()));
+    let mut lines = Lines::begin(session, out)?;
+    let mut result = Ok(());
     let not_understood = fold::read_ahead(session, &Filter::default(), |id, event| {
         progress.one();
-        events += 1;
-        lost.add(&event);
-        result = line(out, &Record::new(id, &event, header.started_ns));
+        result = lines.event(id, &event, out);
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     result?;
-    line(out, &Edge::Summary { events, not_understood, lost })?;
+    lines.end(not_understood, out)?;
     Ok(())
+}
+
+/// Lines being written, for whoever has the events.
+pub(crate) struct Lines {
+    started_ns: u64,
+    /// How many events were written.
+    pub(crate) events: u64,
+    lost: Lost,
+}
+
+impl Lines {
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// When the stream cannot be written.
+    pub(crate) fn begin(session: &Session, out: &mut impl Write) -> io::Result<Self> {
+        let header = session.header();
+        let (unseen, state) = (unseen(header).collect(), session.state());
+        line(out, &Edge::Header { schema: SCHEMA, session: Described::new(session), state, unseen })?;
+        Ok(Self { started_ns: header.started_ns, events: 0, lost: Lost::default() })
+    }
+
+    /// Writes an event.
+    ///
+    /// # Errors
+    /// When the stream cannot be written.
+    pub(crate) fn event(&mut self, id: u64, event: &Event, out: &mut impl Write) -> io::Result<()> {
+        self.events += 1;
+        self.lost.add(event);
+        line(out, &Record::new(id, event, self.started_ns))
+    }
+
+    /// Counts what an event that is not written says was lost.
+    pub(crate) fn left_out(&mut self, event: &Event) {
+        self.lost.add(event);
+    }
+
+    /// Writes the summary.
+    ///
+    /// # Errors
+    /// When the stream cannot be written.
+    pub(crate) fn end(self, not_understood: u64, out: &mut impl Write) -> io::Result<()> {
+        line(out, &Edge::Summary { events: self.events, not_understood, lost: self.lost })
+    }
 }
 
 fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

@@ -33,7 +33,7 @@ const MAX_ENDED: usize = 1_000;
 const MAX_WAITING: usize = 1_000;
 
 /// All that was said in AMQP.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Amqp {
     links: BTreeMap<LinkId, Link>,
     current: HashMap<SocketId, LinkId>,

@@ -26,13 +26,13 @@ pub struct Call {
 }
 
 /// The stacks of threads that crashed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Faults {
     stacks: BTreeMap<Pid, Vec<Call>>,
     writers: BTreeMap<(Pid, Tid), Writer>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Writer {
     line: Vec<u8>,
     /// Within the lines of the current thread.

@@ -50,7 +50,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// One AMQP connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Link {
     /// Its number.
     pub id: LinkId,
@@ -120,7 +120,7 @@ impl Course {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Channel {
     /// The prefetch that new consumers get.
     pub(super) prefetch: Option<u16>,

@@ -37,7 +37,7 @@ pub(super) struct Delivered {
 type At = (LinkId, u16);
 
 /// What waits for an answer on one channel, by delivery tag or publish number.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Waiting {
     places: BTreeMap<u64, Place>,
     /// Up to here, some were forgotten.
@@ -67,7 +67,7 @@ impl Waiting {
 }
 
 /// The messages under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lives {
     identify: Identify,
     open: BTreeMap<u64, Life>,

@@ -45,7 +45,7 @@ use std::collections::BTreeMap;
 use crate::event::{Event, Pid, Tid};
 
 /// What happened, as far as the events so far tell. Its size is bounded, however long the session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Model {
     /// When the session began, in nanoseconds on `CLOCK_MONOTONIC`.
     pub started_ns: u64,

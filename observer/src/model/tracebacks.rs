@@ -45,7 +45,7 @@ pub struct Raised {
 }
 
 /// All tracebacks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tracebacks {
     all: Vec<Raised>,
     /// Tracebacks that are not kept because there were too many.
@@ -57,7 +57,7 @@ pub struct Tracebacks {
     order: VecDeque<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Writer {
     parser: Parser,
     line: Vec<u8>,

@@ -95,7 +95,7 @@ pub enum Line {
 }
 
 /// Reads the lines of one writer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Parser {
     open: Option<Open>,
     /// The last one that was handed out, to which a chain may lead.
@@ -106,7 +106,7 @@ pub struct Parser {
     previous: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Open {
     traceback: Traceback,
     prefix: String,

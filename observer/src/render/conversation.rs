@@ -47,6 +47,52 @@ struct Script {
     heartbeats: [u64; 2],
 }
 
+/// One thing said, as a line; heartbeats are none.
+pub fn line(said: &Said<'_>, started_ns: u64) -> Option<Line> {
+    let identity = match &said.item.what {
+        What::Heartbeat => return None,
+        What::Message(message) => dramatiq::identify(message),
+        _ => Identity::default(),
+    };
+    Some(told(said, identity, started_ns, false))
+}
+
+fn told(said: &Said<'_>, identity: Identity, started_ns: u64, all: bool) -> Line {
+    let Said { link, mark, item } = said;
+    let mut line = Line::new().with(DIM, format!("{:>12} ", units::moment(mark.at_ns, started_ns)));
+    line.push(NAME, format!(" {:<15} ", who(*mark)));
+    line.push(STRONG, if sent(link, item.side) { "→ " } else { "← " });
+    if item.channel > 0 {
+        line.push(DIM, format!("{} ", item.channel));
+    }
+    match &item.what {
+        // A server's properties are the same on every connection: the head names what matters of them.
+        What::Method(Method::Start { mechanisms, .. }) if !all => {
+            line.push(PLAIN, format!("connection.start {mechanisms}"))
+        }
+        what => line.push(style(what), what.to_string()),
+    };
+    match &item.what {
+        What::Unseen => {
+            line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
+        }
+        What::Message(message) => {
+            if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
+                line.push(PLAIN, format!(" from {queue}"));
+            }
+            for text in [identity.actor, identity.message_id].into_iter().flatten() {
+                line.push(PLAIN, format!(" {text}"));
+            }
+            if let Some(retries) = identity.retries.filter(|retries| *retries > 0) {
+                let failure = identity.failure.unwrap_or_default();
+                line.push(ODD, format!(" retry {retries} {failure}"));
+            }
+        }
+        _ => {}
+    }
+    line
+}
+
 /// Collects what is said, and tells it connection by connection.
 pub struct Narrator {
     started_ns: u64,
@@ -86,37 +132,7 @@ impl Narrator {
             Some(_) => script.run += 1,
             None => script.end_run(self.started_ns, self.all),
         }
-        let mut line = Line::new().with(DIM, format!("{:>12} ", units::moment(mark.at_ns, self.started_ns)));
-        line.push(NAME, format!(" {:<15} ", who(*mark)));
-        line.push(STRONG, if sent(link, item.side) { "→ " } else { "← " });
-        if item.channel > 0 {
-            line.push(DIM, format!("{} ", item.channel));
-        }
-        match &item.what {
-            // A server's properties are the same on every connection: the head names what matters of them.
-            What::Method(Method::Start { mechanisms, .. }) if !self.all => {
-                line.push(PLAIN, format!("connection.start {mechanisms}"))
-            }
-            what => line.push(style(what), what.to_string()),
-        };
-        match &item.what {
-            What::Unseen => {
-                line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
-            }
-            What::Message(message) => {
-                if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
-                    line.push(PLAIN, format!(" from {queue}"));
-                }
-                for text in [identity.actor, identity.message_id].into_iter().flatten() {
-                    line.push(PLAIN, format!(" {text}"));
-                }
-                if let Some(retries) = retries {
-                    let failure = identity.failure.unwrap_or_default();
-                    line.push(ODD, format!(" retry {retries} {failure}"));
-                }
-            }
-            _ => {}
-        }
+        let line = told(said, identity, self.started_ns, self.all);
         script.push(line, self.all);
     }
 

@@ -93,7 +93,8 @@ fn screen(case: &Case<'_>, explanation: &Explanation, columns: usize, whole: boo
     lines
 }
 
-const fn sign(severity: Severity) -> (anstyle::Style, &'static str) {
+/// The style and the sign of a severity.
+pub(crate) const fn sign(severity: Severity) -> (anstyle::Style, &'static str) {
     match severity {
         Severity::Ok => (GOOD, "✓"),
         Severity::Warning => (ODD, "!"),

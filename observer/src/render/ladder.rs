@@ -24,7 +24,8 @@ pub fn fitted(ladder: &Ladder, columns: usize) -> Vec<Line> {
     lines
 }
 
-const fn sign(step: &Step) -> (anstyle::Style, &'static str) {
+/// The style and the sign of a rung.
+pub(crate) const fn sign(step: &Step) -> (anstyle::Style, &'static str) {
     match step.reached {
         Some(true) => (GOOD, "✓"),
         Some(false) => (ODD, "–"),

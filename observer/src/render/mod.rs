@@ -8,6 +8,7 @@ pub mod explain;
 pub mod imports;
 pub mod json;
 pub mod ladder;
+pub mod live;
 pub mod messages;
 pub mod modules;
 pub mod queues;

@@ -73,6 +73,11 @@ impl Line {
         self
     }
 
+    /// Its pieces, escaped.
+    pub fn spans(&self) -> impl Iterator<Item = (Style, &str)> {
+        self.spans.iter().map(|(style, text)| (*style, text.as_str()))
+    }
+
     /// How many columns it takes.
     pub fn width(&self) -> usize {
         self.spans.iter().map(|(_, text)| text.width()).sum()

@@ -127,6 +127,13 @@ fn did_you_mean(names: &[String]) -> String {
 }
 
 impl SessionError {
+    /// Whether somebody else has the session for a moment: it can be read when tried again.
+    pub fn is_busy(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        let Self::Sqlite { source, .. } = self else { return false };
+        matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+    }
+
     /// Names a SQLite failure: damage is told from everything else, because the next step differs.
     pub(crate) fn sqlite(attempted: &'static str, path: &std::path::Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};

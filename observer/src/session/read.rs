@@ -31,8 +31,34 @@ pub struct Filter {
     pub to_ns: Option<u64>,
     /// Only events that arrived after the one with this id: what is new since a session was last read.
     pub after_id: Option<u64>,
+    /// Only events that arrived no later than the one with this id.
+    pub up_to_id: Option<u64>,
     /// At most so many.
     pub limit: Option<u64>,
+}
+
+impl Filter {
+    /// Whether it wants this event of a session that began at `started_ns`. The limit is not asked: it is about all of them.
+    pub fn wants(&self, id: u64, event: &Event, started_ns: u64) -> bool {
+        let at_ns = |relative: u64| started_ns.saturating_add(relative);
+        (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == event.body.kind()))
+            && (self.pids.is_empty() || self.pids.contains(&event.pid))
+            && self.from_ns.is_none_or(|from| event.at_ns >= at_ns(from))
+            && self.to_ns.is_none_or(|to| event.at_ns <= at_ns(to))
+            && self.after_id.is_none_or(|after| id > after)
+            && self.up_to_id.is_none_or(|up_to| id <= up_to)
+            && self.path_contains.as_ref().is_none_or(|part| names_path(&event.body, part))
+    }
+}
+
+/// Whether an event names a file whose path contains this.
+fn names_path(body: &Body, part: &str) -> bool {
+    let Ok(json) = serde_json::to_value(body) else { return false };
+    ["/path", "/resolved", "/exe/path"].iter().any(|field| match json.pointer(field) {
+        Some(serde_json::Value::String(path)) => path.contains(part),
+        Some(other) => other.to_string().contains(part),
+        None => false,
+    })
 }
 
 /// A session open for reading.
@@ -110,6 +136,11 @@ impl Session {
         }
     }
 
+    /// Whether its recording is over and the recorder is about to make one file of it, for which nobody may have it open.
+    pub fn is_being_closed(&self) -> bool {
+        mark::is_held(&self.path) && self.ending().is_some()
+    }
+
     /// Hands the events that `filter` wants to `each`, with their ids, in order of time (of arrival, at the same instant), until it
     /// breaks. Returns how many were left out because this program does not know their kind (a newer observer recorded them).
     ///
@@ -165,9 +196,11 @@ impl Session {
                 values.push(Value::Integer(absolute(bound)));
             }
         }
-        if let Some(id) = filter.after_id {
-            sql.push_str(" AND id > ?");
-            values.push(Value::Integer(to_i64(id)));
+        for (operator, bound) in [(">", filter.after_id), ("<=", filter.up_to_id)] {
+            if let Some(id) = bound {
+                sql.push_str(&format!(" AND id {operator} ?"));
+                values.push(Value::Integer(to_i64(id)));
+            }
         }
         if let Some(part) = &filter.path_contains {
             let contains = ["$.path", "$.resolved", "$.exe.path"]

@@ -29,6 +29,9 @@ const COMMIT_EVERY: Duration = Duration::from_millis(40);
 /// A transaction that holds so much is committed however young it is: when the disk gets full, what the open one holds is lost.
 const COMMIT_BYTES: usize = 256 << 10;
 
+/// Readers that are there when a session ends are waited for so long.
+const WAIT_FOR_READERS: Duration = Duration::from_millis(500);
+
 /// How many events pass between two looks at the clock.
 const CLOCK_EVERY: usize = 256;
 
@@ -216,8 +219,21 @@ impl Recorder {
 
     fn close_file(&self) -> rusqlite::Result<()> {
         let indexed = if self.trouble.is_none() { self.connection.execute_batch(INDEXES) } else { Ok(()) };
-        self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE;")?;
-        indexed
+        let began = Instant::now();
+        loop {
+            let one =
+                self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE;");
+            match one {
+                // Whoever follows a session reads for moments, and SQLite does not wait for its readers here.
+                Err(error) if is_busy(&error) && began.elapsed() < WAIT_FOR_READERS => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => {
+                    result?;
+                    return indexed;
+                }
+            }
+        }
     }
 
     fn mask(&mut self, event: &mut Event) {
@@ -341,6 +357,11 @@ fn fields_only<'a>(json: &'a mut [u8], kind: &str) -> rusqlite::Result<&'a str> 
         _ => return Ok("{}"),
     }
     std::str::from_utf8(fields).map_err(rusqlite::Error::from)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
 fn to_sql_error(error: serde_json::Error) -> rusqlite::Error {

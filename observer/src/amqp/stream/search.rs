@@ -14,7 +14,7 @@ const MOST_PENDING: usize = 64;
 const LARGEST_CANDIDATE: u32 = 1 << 20;
 
 /// The search after one gap. Holds at most one candidate frame and what follows its header.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Search {
     /// What may still be the beginning of a frame.
     pub(super) buffer: Vec<u8>,

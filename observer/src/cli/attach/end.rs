@@ -44,18 +44,18 @@ pub(super) struct Stops {
     signals: SignalFd,
 }
 
-/// Blocks what would end us, to read it from a descriptor instead.
-pub(super) fn block_signals() -> anyhow::Result<Stops> {
+/// Blocks what would end us, to read it from a descriptor instead; and `also`, which somebody else reads.
+pub(super) fn block_signals(also: &[Signal]) -> anyhow::Result<Stops> {
     let mut blocked = SigSet::empty();
     // A reader that goes away, or a limit on file sizes, is an error to be told, not the end of us.
     let survived = [Signal::SIGPIPE, Signal::SIGXFSZ];
-    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD]).chain(survived) {
+    for signal in PASSED_ON.into_iter().chain([Signal::SIGCHLD]).chain(survived).chain(also.iter().copied()) {
         blocked.add(signal);
     }
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), Some(&mut before)).context("cannot block signals")?;
     let mut read = blocked;
-    survived.into_iter().for_each(|signal| read.remove(signal));
+    survived.iter().chain(also).for_each(|signal| read.remove(*signal));
     let signals = SignalFd::with_flags(&read, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot read signals")?;
     for signal in before.iter() {

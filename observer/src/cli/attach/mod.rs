@@ -25,19 +25,19 @@ use nix::sys::{
 };
 use target::Target;
 
-use super::{Context, ExitStatus, printable, printable_lines, progress, show};
+use super::{
+    Context, ExitStatus,
+    live::{Attached, Seat},
+    printable, printable_lines, progress, show,
+};
 use crate::{
     amqp::mask::StreamMasker,
     diagnose::{self, case::Case},
     event::{Body, Event, Pid},
     fold,
-    model::{
-        Model,
-        dramatiq::{self, Role},
-        ladder::Rung,
-    },
-    recording::{Glance, Recording, Watch},
-    render::{explain, ladder, timeline},
+    model::Model,
+    recording::{Glance, Recording},
+    render::explain,
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
     source::{self, Source as _, broker::from_worker::FromWorker, probe, proc},
     words::{self, units},
@@ -98,7 +98,8 @@ pub struct Args {
     /// Give the command this soft limit: NOFILE=64
     #[arg(long = "limit", value_name = "NAME=SOFT", value_parser = target::limit, conflicts_with = "pid", hide = true)]
     pub limits: Vec<(Resource, u64)>,
-    /// Print events as they come
+    /// Show what is recorded as it comes. With --pid on a terminal as a view (? lists its keys; q leaves it, the recording goes on); where
+    /// the command has the terminal, what is new; else, events as lines on standard error, with --format json as JSON
     #[arg(long)]
     pub follow: bool,
     /// Bytes kept of one read or write
@@ -165,7 +166,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let path = recorder.path().to_owned();
 
     // A terminal that goes away, or a reader of ours that does, must not end the recording.
-    let stops = end::block_signals()?;
+    let seat = args.follow.then(|| Seat::find(target.attached().is_none(), context.format));
+    let stops = end::block_signals(seat.as_ref().map_or(&[], Seat::signals))?;
     let held = match &target {
         Target::Start(command) => {
             source.expect(&command.start());
@@ -196,6 +198,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if let Some(choice) = choice.filter(|_| !args.quiet) {
         say(&format!("observer: {choice}"));
     }
+    if matches!(seat, Some(Seat::Shared)) {
+        say(&format!(
+            "observer: the command has this terminal; to follow in a view, in another one: observer show {name} --follow"
+        ));
+    }
     let tracing_after_ns = proc::monotonic_ns() - begun_ns;
     let seen = SignalsSeen::default();
     let facts = source.last_facts();
@@ -206,11 +213,18 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         found
     });
     let glance = glance(root, seen.clone(), stats.clone(), found);
-    let recording = Recording::start(sources, recorder, glance, args.follow.then(follow));
+    let recording = Recording::start(sources, recorder, glance);
+    let following = seat.map(|seat| Attached::start(seat, &path, context));
     let launched = held.map(|held| held.release());
     let supervisor = Supervisor { root, root_end, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
+    if let Some(following) = &following {
+        following.close();
+    }
     let trouble = progress::while_slow("closing the session", || recording.finish(ended.ending()));
+    if let Some(Err(error)) = following.map(Attached::join) {
+        say(&format!("observer: cannot follow the session: {error:#}; it is recorded all the same"));
+    }
     stats.write(tracing_after_ns, facts.get().map_or(&[], Vec::as_slice));
 
     if let Some(trouble) = trouble {
@@ -292,33 +306,6 @@ fn left_behind(model: &Model) {
 /// To standard error; if nobody reads it there is nothing to be done about it.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable_lines(line));
-}
-
-/// Prints each event as a line, without the file look-ups that would bury the rest, and each rung of a ladder that it is the first to
-/// reach.
-fn follow() -> Watch {
-    let started_ns = proc::monotonic_ns();
-    let mut model = Model::new(started_ns);
-    let mut id = 0;
-    Box::new(move |event: &Event| {
-        id += 1;
-        model.add(id, event);
-        if !show::is_search(&event.body) {
-            let mut line = Vec::new();
-            let _ = timeline::line(event, started_ns).write(&mut line, Some(show::columns()));
-            let _ = anstream::stderr().write_all(&line);
-        }
-        for (rung, mark) in model.ladders.take_news() {
-            // Every program is started; what is no worker is of interest once it speaks AMQP.
-            if rung < Rung::Connect && dramatiq::role(&model.processes, mark.pid) == Role::Program {
-                continue;
-            }
-            let mut line = Vec::new();
-            let news = ladder::news(mark.pid, rung, mark.at_ns, started_ns);
-            let _ = news.write(&mut line, Some(show::columns()));
-            let _ = anstream::stderr().write_all(&line);
-        }
-    })
 }
 
 /// Signals our command was sent, by whom: what a process group was sent reaches it without us.
