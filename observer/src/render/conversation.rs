@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     amqp::{
-        conversation::{Spoke, What},
+        conversation::{Item, Spoke, What},
         message::Carriage,
         method::{Method, Side},
     },
@@ -92,31 +92,7 @@ impl Narrator {
         if item.channel > 0 {
             line.push(DIM, format!("{} ", item.channel));
         }
-        match &item.what {
-            // A server's properties are the same on every connection: the head names what matters of them.
-            What::Method(Method::Start { mechanisms, .. }) if !self.all => {
-                line.push(PLAIN, format!("connection.start {mechanisms}"))
-            }
-            what => line.push(style(what), what.to_string()),
-        };
-        match &item.what {
-            What::Unseen => {
-                line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
-            }
-            What::Message(message) => {
-                if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
-                    line.push(PLAIN, format!(" from {queue}"));
-                }
-                for text in [identity.actor, identity.message_id].into_iter().flatten() {
-                    line.push(PLAIN, format!(" {text}"));
-                }
-                if let Some(retries) = retries {
-                    let failure = identity.failure.unwrap_or_default();
-                    line.push(ODD, format!(" retry {retries} {failure}"));
-                }
-            }
-            _ => {}
-        }
+        line.append(told(item, identity, self.all));
         script.push(line, self.all);
     }
 
@@ -186,8 +162,44 @@ impl Script {
     }
 }
 
+/// What was said, without when, by whom and on which channel; with `all` whole.
+pub(crate) fn told(item: &Item, identity: Identity, all: bool) -> Line {
+    let mut line = Line::new();
+    match &item.what {
+        // A server's properties are the same on every connection: the head names what matters of them.
+        What::Method(Method::Start { mechanisms, .. }) if !all => {
+            line.push(PLAIN, format!("connection.start {mechanisms}"))
+        }
+        what => line.push(style(what), what.to_string()),
+    };
+    match &item.what {
+        What::Unseen => {
+            line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
+        }
+        What::Message(message) => {
+            if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
+                line.push(PLAIN, format!(" from {queue}"));
+            }
+            for text in [identity.actor, identity.message_id].into_iter().flatten() {
+                line.push(PLAIN, format!(" {text}"));
+            }
+            if let Some(retries) = identity.retries.filter(|retries| *retries > 0) {
+                let failure = identity.failure.unwrap_or_default();
+                line.push(ODD, format!(" retry {retries} {failure}"));
+            }
+        }
+        _ => {}
+    }
+    line
+}
+
+/// Whether something said wants a look.
+pub(crate) fn is_odd(what: &What) -> bool {
+    [BAD, ODD].contains(&style(what))
+}
+
 /// Whether the observed process said it.
-fn sent(link: &Link, side: Side) -> bool {
+pub(crate) fn sent(link: &Link, side: Side) -> bool {
     (side == Side::Client) != link.accepted
 }
 
@@ -223,7 +235,8 @@ fn style(what: &What) -> anstyle::Style {
     }
 }
 
-fn head(link: &Link, started_ns: u64) -> Vec<Line> {
+/// Who is connected where as whom, and what was agreed.
+pub(crate) fn head(link: &Link, started_ns: u64) -> Vec<Line> {
     let arrow = if link.accepted { "accepted from" } else { "→" };
     let mut line = Line::new()
         .with(STRONG, format!("connection {}  ", link.id.0))
