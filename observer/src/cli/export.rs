@@ -98,7 +98,8 @@ fn write(
 ) -> anyhow::Result<()> {
     let progress = Progress::default();
     let total = session.newest_id();
-    let against = || args.against.as_deref().map(|working| against_other(dir, working, &args.session)).transpose();
+    let against =
+        || args.against.as_deref().map(|working| against_other(dir, working, &args.session)).transpose();
     match format {
         Format::Html => {
             let against = against()?;

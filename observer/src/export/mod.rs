@@ -48,8 +48,13 @@ impl Format {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Html, Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto];
     /// Their names, in the same order.
-    pub const NAMES: [&str; 5] =
-        [Self::Html.name(), Self::Jsonl.name(), Self::Markdown.name(), Self::Pcapng.name(), Self::Perfetto.name()];
+    pub const NAMES: [&str; 5] = [
+        Self::Html.name(),
+        Self::Jsonl.name(),
+        Self::Markdown.name(),
+        Self::Pcapng.name(),
+        Self::Perfetto.name(),
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {

@@ -1,7 +1,8 @@
-//! What is exported is read by programs we did not write: tshark, Perfetto's own messages, jq and pandas.
+//! What is exported is read by programs we did not write: tshark, Perfetto's own messages, jq, pandas and Chromium.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod fixtures;
+mod html;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -93,7 +93,10 @@ impl Gauge {
         queues.sort_by_key(|(_, series)| std::cmp::Reverse(series.most()));
         let left_out = self.left_out + queues.len().saturating_sub(MOST_DRAWN) as u64;
         let drawn = queues.into_iter().take(MOST_DRAWN);
-        Depths { queues: drawn.map(|((vhost, name), series)| series.drawn(&vhost, &name, scale)).collect(), left_out }
+        Depths {
+            queues: drawn.map(|((vhost, name), series)| series.drawn(&vhost, &name, scale)).collect(),
+            left_out,
+        }
     }
 }
 
@@ -127,7 +130,8 @@ impl Series {
 
     fn drawn(self, vhost: &str, name: &str, scale: Scale) -> Depth {
         let most = self.most();
-        let moment = |point: Option<&Point>| point.map_or(String::new(), |point| format!("{:+.3} s", point.at));
+        let moment =
+            |point: Option<&Point>| point.map_or(String::new(), |point| format!("{:+.3} s", point.at));
         Depth {
             name: Text::of(if vhost == "/" { name.to_owned() } else { format!("{vhost} {name}") }),
             ready: self.curve(scale, most, |point| point.ready),
@@ -159,7 +163,8 @@ impl Series {
             let _ = write!(path, "h3");
         }
         let told = || self.points.iter().filter_map(&value);
-        let text = |value: Option<u64>| value.map_or_else(|| "not told".to_owned(), |value| value.to_string());
+        let text =
+            |value: Option<u64>| value.map_or_else(|| "not told".to_owned(), |value| value.to_string());
         Curve { path, most: text(told().max()), last: text(told().next_back()) }
     }
 }

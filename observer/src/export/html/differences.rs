@@ -51,7 +51,10 @@ pub(super) fn of(working: &Run, comparison: &Comparison) -> Differences {
         other: Text::of(&working.header.name),
         // Its events are in its own session.
         working: conclusion::of(&case, &diagnose::explain(&case), &BTreeSet::new()),
-        parted: comparison.first_divergence.as_ref().map_or_else(Text::default, |parted| Text::of(&parted.text)),
+        parted: comparison
+            .first_divergence
+            .as_ref()
+            .map_or_else(Text::default, |parted| Text::of(&parted.text)),
         rows: rows.collect(),
         left_out: comparison.differences.len().saturating_sub(MOST),
     }

@@ -6,9 +6,9 @@ use super::{bounded::Ends, text::Text};
 use crate::{
     event::{Body, Event, NoteLevel},
     model::files,
+    model::mark::Mark,
     render::{queues, timeline},
     session::{Filter, Session, SessionError},
-    model::mark::Mark,
     words::units,
 };
 
@@ -107,26 +107,26 @@ fn tier(body: &Body) -> usize {
     }
 }
 
-/// What kind of mark stands for an event in the timeline: its name and its letter.
+/// What kind of mark stands for an event in the timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sort {
     /// Its name, part of a class and a symbol of the page.
     pub(super) name: &'static str,
-    /// The row of its lane, from the top.
+    /// The row of its lane, from the top; the first is that of findings.
     pub(super) row: u32,
 }
 
 fn sort(body: &Body) -> Option<Sort> {
     let (name, row) = match body {
-        Body::Exec(_) | Body::ExecFailed { .. } => ("exec", 0),
-        Body::Exit { .. } => ("exit", 0),
-        Body::Signal { .. } | Body::OomVictim => ("signal", 0),
-        Body::Stuck { .. } => ("wait", 0),
-        Body::Imported(imported) if !imported.loaded => ("import", 0),
-        Body::Connect { errno: 0 | 115, .. } | Body::Connected { errno: 0, .. } => ("connect", 1),
-        Body::Connect { .. } | Body::Connected { .. } => ("refused", 1),
-        Body::Data { .. } => ("amqp", 1),
-        Body::Output { .. } => ("output", 2),
+        Body::Exec(_) | Body::ExecFailed { .. } => ("exec", 1),
+        Body::Exit { .. } => ("exit", 1),
+        Body::Signal { .. } | Body::OomVictim => ("signal", 1),
+        Body::Stuck { .. } => ("wait", 1),
+        Body::Imported(imported) if !imported.loaded => ("import", 1),
+        Body::Connect { errno: 0 | 115, .. } | Body::Connected { errno: 0, .. } => ("connect", 2),
+        Body::Connect { .. } | Body::Connected { .. } => ("refused", 2),
+        Body::Data { .. } => ("amqp", 2),
+        Body::Output { .. } => ("output", 3),
         _ => return None,
     };
     Some(Sort { name, row })

@@ -68,14 +68,16 @@ pub(super) fn of(case: &Case<'_>, there: impl Fn(u64) -> bool) -> Flames {
 
 fn flame(case: &Case<'_>, program: &Program, there: &impl Fn(u64) -> bool) -> Flame {
     let started_ns = case.header.started_ns;
-    let mut timed: Vec<&Module> = program.modules.iter().filter(|module| module.total_ns().is_some()).collect();
+    let mut timed: Vec<&Module> =
+        program.modules.iter().filter(|module| module.total_ns().is_some()).collect();
     let all = timed.len();
     let unknown = program.modules.len() - all;
     timed.sort_by_key(|module| std::cmp::Reverse(module.total_ns()));
     let first_ns = timed.iter().map(|module| module.start_ns).min().unwrap_or(started_ns);
     let last_ns = timed.iter().filter_map(|module| module.end_ns).max().unwrap_or(first_ns);
     let scale = Scale::new(seconds(first_ns, started_ns), seconds(last_ns, started_ns));
-    let mut shown: Vec<&Module> = timed.iter().copied().filter(|module| module.depth < DEEPEST).take(MOST_MODULES).collect();
+    let mut shown: Vec<&Module> =
+        timed.iter().copied().filter(|module| module.depth < DEEPEST).take(MOST_MODULES).collect();
     // In the order of time: that is how it is read aloud.
     shown.sort_by_key(|module| (module.start_ns, module.depth));
     // Each thread has rows of its own.
@@ -93,10 +95,17 @@ fn flame(case: &Case<'_>, program: &Program, there: &impl Fn(u64) -> bool) -> Fl
         let total = units::duration(module.total_ns().unwrap_or(0));
         let own = units::duration(module.self_ns().unwrap_or(0));
         let failed = module.loaded == Some(false);
-        let how = if failed { format!(", failed with {}", module.exception.as_deref().unwrap_or("an exception")) } else { String::new() };
+        let how = if failed {
+            format!(", failed with {}", module.exception.as_deref().unwrap_or("an exception"))
+        } else {
+            String::new()
+        };
         let file = module.file.as_deref().map_or(String::new(), |file| format!(", {file}"));
         let title = Text::of(format!("{}: {total}, {own} of it itself{how}{file}", module.name));
-        let (from, until) = (seconds(module.start_ns, started_ns), seconds(module.end_ns.unwrap_or(module.start_ns), started_ns));
+        let (from, until) = (
+            seconds(module.start_ns, started_ns),
+            seconds(module.end_ns.unwrap_or(module.start_ns), started_ns),
+        );
         let package = module.name.split('.').next().unwrap_or_default();
         Block {
             bar: bar(scale, from, until, title),

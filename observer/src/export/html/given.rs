@@ -36,7 +36,12 @@ pub(super) struct Given {
 
 /// What was given.
 pub(super) fn of(case: &Case<'_>) -> Given {
-    let execs = || case.model.processes.iter().flat_map(|process| process.execs.iter().map(move |exec| (process.pid, exec)));
+    let execs = || {
+        case.model
+            .processes
+            .iter()
+            .flat_map(|process| process.execs.iter().map(move |exec| (process.pid, exec)))
+    };
     let text = |line: Line| Text::line(&line);
     let interpreters = case.model.modules.programs().filter_map(|program| {
         let mut line = Line::new().with(crate::render::style::PLAIN, format!("process {}: ", program.pid));
@@ -64,7 +69,10 @@ pub(super) fn of(case: &Case<'_>) -> Given {
 }
 
 fn program(case: &Case<'_>, pid: crate::event::Pid, exec: &Execution) -> Program {
-    let argv = exec.argv.get().map_or_else(|| format!("(arguments {})", why_absent(&exec.argv)), |argv| words::command(argv));
+    let argv = exec
+        .argv
+        .get()
+        .map_or_else(|| format!("(arguments {})", why_absent(&exec.argv)), |argv| words::command(argv));
     let cut = if matches!(exec.argv, Known::Partial { .. }) { " … (cut)" } else { "" };
     let argv = Text::of(format!("{argv}{cut}"));
     let mut facts = vec![
@@ -95,14 +103,21 @@ fn program(case: &Case<'_>, pid: crate::event::Pid, exec: &Execution) -> Program
 fn started_with(exec: &Exec) -> Vec<(&'static str, Text)> {
     let user = exec.user.get().map_or_else(
         || format!("({})", why_absent(&exec.user)),
-        |user| format!("uid {} (effective {}), gid {} (effective {})", user.uid, user.euid, user.gid, user.egid),
+        |user| {
+            format!("uid {} (effective {}), gid {} (effective {})", user.uid, user.euid, user.gid, user.egid)
+        },
     );
-    let umask = exec.umask.get().map_or_else(|| format!("({})", why_absent(&exec.umask)), |mask| format!("{mask:03o}"));
+    let umask = exec
+        .umask
+        .get()
+        .map_or_else(|| format!("({})", why_absent(&exec.umask)), |mask| format!("{mask:03o}"));
     let bound = |bound: Option<u64>| bound.map_or_else(|| "unlimited".to_owned(), |bound| bound.to_string());
     let limits = exec.limits.get().map_or_else(
         || format!("({})", why_absent(&exec.limits)),
         |limits| {
-            let one = |limit: &crate::event::Limit| format!("{} {}/{}", limit.name, bound(limit.soft), bound(limit.hard));
+            let one = |limit: &crate::event::Limit| {
+                format!("{} {}/{}", limit.name, bound(limit.soft), bound(limit.hard))
+            };
             limits.iter().map(one).collect::<Vec<_>>().join(", ")
         },
     );

@@ -119,7 +119,12 @@ impl Histogram {
         let ticks = ticks.map(|(index, name)| (format!("{:.1}", LEFT + decade * float(index as u64)), name));
         let line = |(row, (hundredths, name))| (place(self.percentile(hundredths)), name, row);
         let lines = (0..).zip([(50, "p50"), (90, "p90"), (99, "p99"), (100, "max")]).map(line);
-        Chart { bars: bins.iter().enumerate().filter_map(rect).collect(), ticks: ticks.collect(), lines: lines.collect(), most }
+        Chart {
+            bars: bins.iter().enumerate().filter_map(rect).collect(),
+            ticks: ticks.collect(),
+            lines: lines.collect(),
+            most,
+        }
     }
 }
 
@@ -194,7 +199,7 @@ mod tests {
         let told = histogram.percentiles();
         assert_eq!((told.count, told.max.as_str()), (100, "1 min 0 s"));
         assert!(told.p50.starts_with("1.0 ms") && told.p90.starts_with("1.0 ms"), "{told:?}");
-        assert!(told.p99.starts_with("30.") , "{told:?}");
+        assert!(told.p99.starts_with("30."), "{told:?}");
         let chart = histogram.chart();
         assert_eq!((chart.bars.len(), chart.most), (3, 98));
     }

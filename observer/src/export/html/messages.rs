@@ -49,7 +49,6 @@ pub(super) struct Row {
 /// A distribution.
 #[derive(Debug)]
 pub(super) struct Distribution {
-    pub(super) id: &'static str,
     pub(super) name: &'static str,
     pub(super) told: Percentiles,
     pub(super) chart: Chart,
@@ -100,7 +99,10 @@ impl Watcher {
                 self.queues_left_out += 1;
             }
             let moment = |mark: crate::model::mark::Mark| {
-                (format!("{} {}", units::moment(mark.at_ns, self.started_ns), render::queues::who(mark)), Some(mark.event))
+                (
+                    format!("{} {}", units::moment(mark.at_ns, self.started_ns), render::queues::who(mark)),
+                    Some(mark.event),
+                )
             };
             let settled = passage.settled.map(|settled| {
                 let (text, event) = moment(settled.mark);
@@ -123,25 +125,21 @@ impl Watcher {
 
     /// What is known of all.
     pub(super) fn finish(self, totals: &Totals) -> Messages {
-        let named = [
-            ("waits", "Wait: from publish to delivery", self.waits),
-            ("runs", "Run: from delivery to settlement", self.runs),
-        ];
-        let drawn = named.into_iter().filter(|(_, _, histogram)| !histogram.is_empty());
-        let distribution = |(id, name, histogram): (_, _, Histogram)| Distribution {
-            id,
+        let named =
+            [("Wait: from publish to delivery", self.waits), ("Run: from delivery to settlement", self.runs)];
+        let drawn = named.into_iter().filter(|(_, histogram)| !histogram.is_empty());
+        let distribution = |(name, histogram): (_, Histogram)| Distribution {
             name,
             told: histogram.percentiles(),
             chart: histogram.chart(),
         };
         let by_queue = self.queues.iter().flat_map(|(queue, [waits, runs])| {
-            [("wait", waits), ("run", runs)]
-                .into_iter()
-                .filter(|(_, histogram)| !histogram.is_empty())
-                .map(move |(what, histogram)| {
+            [("wait", waits), ("run", runs)].into_iter().filter(|(_, histogram)| !histogram.is_empty()).map(
+                move |(what, histogram)| {
                     let queue = if queue.is_empty() { "(unknown)" } else { queue };
                     (Text::of(queue), what, histogram.percentiles())
-                })
+                },
+            )
         });
         Messages {
             totals: Text::line(&render::messages::totals(totals)),

@@ -83,10 +83,18 @@ pub fn write(
     let seen = choice.seen;
     let wanted = choice.ids(proofs.iter().copied().chain(listener.events()).collect());
     let mut shown = events::read(session, &wanted)?;
-    let evidence: BTreeSet<u64> = explanation.findings.iter().flat_map(|one| &one.evidence).map(|one| one.event).collect();
+    let evidence: BTreeSet<u64> =
+        explanation.findings.iter().flat_map(|one| &one.evidence).map(|one| one.event).collect();
     shown.iter_mut().for_each(|event| event.proves = evidence.contains(&event.id));
     let there: BTreeSet<u64> = shown.iter().map(|event| event.id).collect();
     let scale = timeline::scale(&case, &shown);
+    let talk = listener.finish(&model, &there);
+    let mut said = talk.by_event();
+    for event in &mut shown {
+        if let Some(said) = said.remove(&event.id) {
+            event.text = said;
+        }
+    }
     let (style, script) = (asset("page.css")?, asset("page.js")?);
     let told = Facts {
         schema: SCHEMA,
@@ -106,7 +114,7 @@ pub fn write(
         shell_name: Text::of(words::command(std::slice::from_ref(&header.name))),
         verdict: conclusion::of(&case, &explanation, &there),
         timeline: timeline::of(&case, &explanation, &shown, scale),
-        talk: listener.finish(&model, &there),
+        talk,
         messages: watcher.finish(&model.amqp.lives.totals),
         depths: gauge.finish(scale),
         flames: flame::of(&case, |event| there.contains(&event)),

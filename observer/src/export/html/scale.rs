@@ -43,7 +43,9 @@ impl Scale {
     /// Five times, from the first to the last.
     pub(super) fn ticks(self) -> Vec<Tick> {
         let part = |index: u8| self.from + (self.until - self.from) * f64::from(index) / 4.0;
-        (0..5).map(|index| Tick { x: self.place(part(index)), text: format!("{:.3} s", part(index)) }).collect()
+        (0..5)
+            .map(|index| Tick { x: self.place(part(index)), text: format!("{:.3} s", part(index)) })
+            .collect()
     }
 }
 

@@ -1,16 +1,11 @@
 //! The AMQP conversation as a table, of bounded length. Knows what was said; nothing of what follows from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{bounded::Ends, text::Text};
 use crate::{
     amqp::{conversation::What, method::Side},
-    model::{
-        Model,
-        amqp::Said,
-        dramatiq,
-        message::Identity,
-    },
+    model::{Model, amqp::Said, dramatiq, message::Identity},
     render::{conversation, queues::who},
     words::units,
 };
@@ -127,6 +122,16 @@ impl Listener {
 }
 
 impl Talk {
+    /// What each event completed.
+    pub(super) fn by_event(&self) -> BTreeMap<u64, Text> {
+        let mut said: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for row in &self.rows {
+            let arrow = if row.sent { "→" } else { "←" };
+            said.entry(row.event).or_default().push(format!("{arrow} {}", row.text));
+        }
+        said.into_iter().map(|(event, texts)| (event, Text::of(texts.join("; ")))).collect()
+    }
+
     /// How much was said that is not in the table.
     pub(super) const fn left_out(&self) -> u64 {
         self.said - self.rows.len() as u64

@@ -17,7 +17,7 @@ const MOST_LANES: usize = 40;
 const MOST_BARS: usize = 200;
 /// Heights, in pixels of the drawing.
 const TOP: u32 = 22;
-const LANE: u32 = 78;
+const LANE: u32 = 94;
 const ROW: u32 = 15;
 
 /// The drawing.
@@ -73,17 +73,22 @@ pub(super) fn scale(case: &Case<'_>, shown: &[Shown]) -> Scale {
 /// Draws it.
 pub(super) fn of(case: &Case<'_>, explanation: &Explanation, shown: &[Shown], scale: Scale) -> Timeline {
     let mut processes: Vec<&Process> = case.model.processes.iter().collect();
-    let lanes_left_out =
-        processes.len().saturating_sub(MOST_LANES) + usize::try_from(case.model.processes.left_out).unwrap_or(0);
+    let lanes_left_out = processes.len().saturating_sub(MOST_LANES)
+        + usize::try_from(case.model.processes.left_out).unwrap_or(0);
     let matters = |process: &&Process| {
-        let found = explanation.findings.iter().any(|finding| finding.process.is_some_and(|one| one.pid == process.pid));
+        let found = explanation
+            .findings
+            .iter()
+            .any(|finding| finding.process.is_some_and(|one| one.pid == process.pid));
         (!found, case.role(process.pid) == Role::Program, process.first_seen_ns)
     };
     processes.sort_by_cached_key(matters);
     processes.truncate(MOST_LANES);
     processes.sort_by_key(|process| process.first_seen_ns);
-    let mut lanes: Vec<Lane> =
-        (0..).zip(&processes).map(|(index, process)| lane(case, process, TOP + index * LANE, scale)).collect();
+    let mut lanes: Vec<Lane> = (0..)
+        .zip(&processes)
+        .map(|(index, process)| lane(case, process, TOP + index * LANE, scale))
+        .collect();
     for event in shown {
         let Some(sort) = event.sort else { continue };
         let at = seconds(event.at_ns, case.header.started_ns);
@@ -99,7 +104,7 @@ pub(super) fn of(case: &Case<'_>, explanation: &Explanation, shown: &[Shown], sc
             && let Some(lane) = find(&mut lanes, pid, at)
         {
             let title = Text::of(format!("finding {}: {}", finding.code.name(), finding.title));
-            lane.mark("finding", 3, first.event, at, scale, title);
+            lane.mark("finding", 0, first.event, at, scale, title);
         }
     }
     let height = TOP + LANE * u32::try_from(lanes.len()).unwrap_or(0) + 4;
@@ -119,7 +124,8 @@ fn find(lanes: &mut [Lane], pid: u32, at: f64) -> Option<&mut Lane> {
 fn lane(case: &Case<'_>, process: &Process, y: u32, scale: Scale) -> Lane {
     let started_ns = case.header.started_ns;
     let command = process.program().and_then(|program| program.argv.get());
-    let command = command.map_or_else(|| "runs what its parent runs".to_owned(), |argv| crate::words::command(argv));
+    let command =
+        command.map_or_else(|| "runs what its parent runs".to_owned(), |argv| crate::words::command(argv));
     let ended = match &process.exit {
         None => "lives at the end".to_owned(),
         Some(exit) => match (exit.signal, exit.code) {
@@ -151,7 +157,9 @@ fn imports(case: &Case<'_>, pid: Pid, life_ns: (u64, u64), scale: Scale) -> Vec<
     let programs = case.model.modules.programs().filter(|program| program.pid == pid);
     let mut modules: Vec<&Module> = programs
         .flat_map(|program| program.modules.iter().filter(|module| module.is_outermost(&program.modules)))
-        .filter(|module| module.end_ns.is_some() && module.start_ns >= life_ns.0 && module.start_ns <= life_ns.1)
+        .filter(|module| {
+            module.end_ns.is_some() && module.start_ns >= life_ns.0 && module.start_ns <= life_ns.1
+        })
         .collect();
     modules.sort_by_key(|module| std::cmp::Reverse(module.total_ns()));
     let longest = modules.into_iter().take(MOST_BARS);
@@ -177,8 +185,7 @@ pub(super) fn bar(scale: Scale, from: f64, until: f64, title: Text) -> Bar {
 
 impl Lane {
     fn mark(&mut self, sort: &'static str, row: u32, event: u64, at: f64, scale: Scale, title: Text) {
-        // A finding stands beside what happened, not over it.
-        let y = self.y + 24 + ROW * if row == 3 { 0 } else { row };
+        let y = self.y + 25 + ROW * row;
         self.marks.push(Mark { sort, event, at: written(at), x: scale.place(at), y, title });
     }
 }

@@ -3,7 +3,6 @@
 (() => {
   const facts = JSON.parse(document.getElementById("facts").textContent);
   const side = 12;
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   document.querySelectorAll(".tools").forEach(tools => { tools.hidden = false; });
 
   // Filters: a line stays when it holds every word.
@@ -153,8 +152,8 @@
     }
     say(element) { this.said.textContent = told(element); }
     wheel(event) {
-      // The wheel alone scrolls the page, as everywhere; over a part that is zoomed in, sideways moves it.
-      if (event.ctrlKey || event.metaKey) {
+      // Whoever only passes by scrolls the page; in a drawing that was clicked, or with Ctrl, the wheel zooms.
+      if (event.ctrlKey || event.metaKey || (document.activeElement === this.svg && !event.shiftKey)) {
         const box = this.svg.getBoundingClientRect();
         const share = Math.min(1, Math.max(0, (event.clientX - box.left - side) / (this.width - 2 * side)));
         this.zoom(event.deltaY > 0 ? 1.25 : 0.8, this.view[0] + share * (this.view[1] - this.view[0]));
@@ -169,6 +168,7 @@
     }
     click(event) {
       const mark = event.target.closest(".m"), block = event.target.closest(".block");
+      if (!mark) this.svg.focus({ preventScroll: true });
       if (mark) this.select(this.marks.findIndex(one => one[0] === mark));
       else if (block) {
         const same = this.view[0] === Number(block.dataset.t);
@@ -208,7 +208,7 @@
     marked = target;
     target.classList.add("on");
     target.focus({ preventScroll: true });
-    target.scrollIntoView({ block: "center", behavior: calm ? "auto" : "instant" });
+    target.scrollIntoView({ block: "center" });
     const lanes = drawings.get("lanes");
     const index = lanes ? lanes.marks.findIndex(mark => `e${mark[0].dataset.e}` === target.id) : -1;
     if (index >= 0) lanes.select(index);
