@@ -183,7 +183,7 @@ def look(browser, page, folder):
     told["print"] = driver.execute_script("""return {
         cut: [...document.querySelectorAll(".scroll, .tall")].some(at => getComputedStyle(at).overflowY !== "visible"),
         tools: [...document.querySelectorAll(".tools")].some(at => getComputedStyle(at).display !== "none")}""")
-    browser.shot(shot("print"), whole=True)
+    browser.shot(shot("print"))
     if folder:
         pdf = driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
         (folder / f"{name}.pdf").write_bytes(base64.b64decode(pdf["data"]))

@@ -376,6 +376,8 @@ fn hostile_text_is_shown_and_does_nothing() {
     ] {
         assert!(text.contains(shown), "{shown}");
     }
-    let hidden = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{202e}').contains(&c);
+    let hidden = |c: char| {
+        (c.is_control() && c != '\n') || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+    };
     assert!(!text.contains(hidden), "{:?}", text.chars().filter(|c| hidden(*c)).collect::<Vec<_>>());
 }
