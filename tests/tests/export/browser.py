@@ -160,7 +160,7 @@ def look(browser, page, folder):
         told[device] = {
             "verdict": browser.seen(driver.find_element(By.CSS_SELECTOR, "#verdict h1")),
             "title": browser.seen(driver.find_element(By.CSS_SELECTOR, "#verdict .title")),
-            "wider": driver.execute_script("return document.documentElement.scrollWidth > innerWidth"),
+            "wider": driver.execute_script("return document.documentElement.scrollWidth > document.documentElement.clientWidth"),
         }
         browser.shot(shot(device))
         browser.shot(shot(f"{device}-whole"), whole=True)

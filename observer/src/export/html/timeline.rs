@@ -107,6 +107,10 @@ pub(super) fn of(case: &Case<'_>, explanation: &Explanation, shown: &[Shown], sc
             lane.mark("finding", 0, first.event, at, scale, title);
         }
     }
+    // What failed lies over what was only begun.
+    lanes
+        .iter_mut()
+        .for_each(|lane| lane.marks.sort_by_key(|mark| ["refused", "finding"].contains(&mark.sort)));
     let height = TOP + LANE * u32::try_from(lanes.len()).unwrap_or(0) + 4;
     Timeline { height, ticks: scale.ticks(), lanes, lanes_left_out }
 }

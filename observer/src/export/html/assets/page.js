@@ -34,7 +34,7 @@
       this.view = [...this.all];
       const number = (element, name) => Number(element.dataset[name]);
       this.spans = [...svg.querySelectorAll("[data-u]")].map(at => [at, number(at, "t"), number(at, "u")]);
-      this.marks = [...svg.querySelectorAll(".m")].map(at => [at, number(at, "t"), number(at, "y")]);
+      this.marks = [...svg.querySelectorAll(".m")].map(at => [at, number(at, "t"), number(at, "y")]).sort((a, b) => a[1] - b[1]);
       this.axis = svg.querySelector(".axis");
       this.said = document.getElementById(`said-${svg.id}`);
       this.on = -1;
