@@ -19,7 +19,7 @@ use super::{Context, ExitStatus, diff, print, progress};
 use crate::{
     compare::{self, Comparison, run::Run},
     diagnose::{self, case::Case},
-    export::{ExportError, Format, Progress, jsonl, markdown, pcapng, perfetto},
+    export::{ExportError, Format, Progress, html, jsonl, markdown, pcapng, perfetto},
     fold,
     session::{Filter, Invoker, Session, StateDir},
 };
@@ -29,11 +29,11 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes a session in the format of another program.
 ///
-/// jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; parquet for DuckDB,
+/// html is a page for a browser; jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; parquet for DuckDB,
 /// ClickHouse and Spark; otlp goes to an OpenTelemetry collector; markdown to paste into an issue. Each carries what was lost and what could not be seen, and no secret.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export @ --format parquet -o fleet     (many sessions, one folder; or -o s3://BUCKET/PREFIX)\n  observer export @ --format otlp --endpoint http://127.0.0.1:4317\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
+    after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export @ --format parquet -o fleet     (many sessions, one folder; or -o s3://BUCKET/PREFIX)\n  observer export @ --format otlp --endpoint http://127.0.0.1:4317\n  observer export @ --format html -o report.html\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
 )]
 pub struct Args {
     /// The session's name or id; `@` is the newest
@@ -45,7 +45,7 @@ pub struct Args {
     /// Where to write it; `-` is standard output [default: -]. With parquet: a folder, or s3://BUCKET/PREFIX
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// With markdown: the session of a run that works, to say what differs from it
+    /// With html and markdown: the session of a run that works, to say what differs from it
     #[arg(long, value_name = "SESSION", conflicts_with = "schema")]
     pub against: Option<String>,
     /// Print what is where in a format, and the version of that, instead
@@ -75,8 +75,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let Some(format) = Format::named(name) else {
         bail!("cannot export as `{name}`: choose --format {}", Format::NAMES.join(", "));
     };
-    if args.against.is_some() && format != Format::Markdown {
-        bail!("cannot write a comparison as {name}: --against goes with --format markdown");
+    if args.against.is_some() && !matches!(format, Format::Html | Format::Markdown) {
+        bail!("cannot write a comparison as {name}: --against goes with --format html and markdown");
     }
     if let Some(option) = args.otlp.given().filter(|_| format != Format::Otlp) {
         bail!("cannot send {name} anywhere: {option} goes with --format otlp");
@@ -126,7 +126,16 @@ fn write(
 ) -> anyhow::Result<()> {
     let progress = Progress::default();
     let total = session.newest_id();
+    let against =
+        || args.against.as_deref().map(|working| against_other(dir, working, &args.session)).transpose();
     match format {
+        Format::Html => {
+            let against = against()?;
+            let against = against.as_ref().map(|(working, comparison)| (working, comparison));
+            progress::while_counted("exporting", total, progress.counter(), || {
+                html::write(session, against, out, &progress)
+            })?;
+        }
         Format::Jsonl => progress::while_counted("exporting", total, progress.counter(), || {
             jsonl::write(session, out, &progress)
         })?,
@@ -147,9 +156,7 @@ fn write(
                     pcapng::write(session, &case, &explanation, out, &progress)
                 })?;
             } else {
-                let against = args.against.as_deref();
-                let against =
-                    against.map(|working| against_other(dir, working, &args.session)).transpose()?;
+                let against = against()?;
                 let against = against.as_ref().map(|(working, comparison)| (working, comparison));
                 markdown::write(&case, &explanation, against, out).map_err(ExportError::from)?;
             }

@@ -99,6 +99,7 @@ impl Args {
     /// What the session is asked for. The limit is not part of it: it counts what is shown, not what is read.
     pub(super) fn filter(&self) -> Filter {
         Filter {
+            ids: Vec::new(),
             kinds: self.kinds.clone(),
             pids: self.pids.iter().copied().map(Pid).collect(),
             path_contains: self.path.clone(),

@@ -14,10 +14,9 @@ use crate::{
         finding::{Evidence, Finding},
     },
     event::NoteLevel,
-    export::{started_at_ns, unseen},
+    export::{facts, started_at_ns, unseen},
     render::{ladder, style::Line},
-    session::Ending,
-    words::{self, escape::escape, units},
+    words::{escape::escape, units},
 };
 
 /// What is longer is wrapped.
@@ -144,23 +143,7 @@ fn differences(comparison: &Comparison) -> Vec<String> {
 }
 
 fn session(case: &Case<'_>) -> Vec<String> {
-    let header = case.header;
-    let ended = match case.ending {
-        None => "no end recorded".to_owned(),
-        Some(Ending { signal: Some(signal), .. }) => format!("killed by {}", words::names::signal(*signal)),
-        Some(Ending { code: Some(code), .. }) => format!("exited with {code}"),
-        Some(Ending { reason, .. }) => escape(reason),
-    };
-    let ran = units::duration(case.ended_ns().saturating_sub(header.started_ns));
-    let of = |name: &str, value: &str| format!("{name:<9} {}", escape(value));
-    vec![
-        of("id", &header.id),
-        of("command", &words::command(&header.command)),
-        of("began", &header.started_at),
-        of("lasted", &format!("{ran}, {ended}")),
-        of("host", &format!("{}, Linux {}", header.host, header.kernel)),
-        of("observer", &format!("{}, {}", header.observer_version, header.backend)),
-    ]
+    facts(case).into_iter().map(|(name, value)| format!("{name:<9} {}", escape(&value))).collect()
 }
 
 fn not_seen(case: &Case<'_>) -> Vec<String> {
@@ -214,6 +197,7 @@ mod tests {
         event::Event,
         export::testing::{HOSTILE_MARKDOWN, hostile_events},
         model::{Model, fixture},
+        words,
     };
 
     fn section(events: &[Event], working: Option<&[Event]>) -> String {

@@ -4,6 +4,7 @@
 //! A session is written as it is read: memory does not grow with it. Every format carries what was lost and what could not be seen. Nothing
 //! is shown that the session does not hold: what was redacted stays so.
 
+pub mod html;
 pub mod jsonl;
 pub mod markdown;
 pub mod otlp;
@@ -24,12 +25,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    diagnose::case::Case,
     event::{Body, Event},
     model::{
         dramatiq::Role,
         process::{Process, Processes},
     },
-    session::{Header, SessionError},
+    session::{Ending, Header, SessionError},
     words,
 };
 
@@ -40,6 +42,8 @@ const MOST_NAME_CHARS: usize = 120;
 /// A format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// One page for a browser.
+    Html,
     /// One event a line, as JSON.
     Jsonl,
     /// A section for an issue or a log.
@@ -56,10 +60,11 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Parquet, Self::Otlp];
+    pub const ALL: [Self; 7] =
+        [Self::Html, Self::Jsonl, Self::Markdown, Self::Pcapng, Self::Perfetto, Self::Parquet, Self::Otlp];
     /// Their names, in the same order.
-    pub const NAMES: [&str; 6] = [
+    pub const NAMES: [&str; 7] = [
+        Self::Html.name(),
         Self::Jsonl.name(),
         Self::Markdown.name(),
         Self::Pcapng.name(),
@@ -71,6 +76,7 @@ impl Format {
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Html => "html",
             Self::Jsonl => "jsonl",
             Self::Markdown => "markdown",
             Self::Pcapng => "pcapng",
@@ -106,6 +112,7 @@ impl Format {
     /// When the schema cannot be written as JSON.
     pub fn schema(self) -> serde_json::Result<String> {
         Ok(match self {
+            Self::Html => include_str!("schema/html.txt").to_owned(),
             Self::Jsonl => jsonl::schema()?,
             Self::Markdown => include_str!("schema/markdown.txt").to_owned(),
             Self::Pcapng => include_str!("schema/pcapng.txt").to_owned(),
@@ -169,6 +176,26 @@ impl Lost {
         let by: Vec<String> = self.by.iter().map(|(what, count)| format!("{what} {count}")).collect();
         format!("{} lost ({})", words::units::counted(self.total, "event"), by.join(", "))
     }
+}
+
+/// A session in a few lines, each with its name; as recorded, nothing is escaped.
+fn facts(case: &Case<'_>) -> Vec<(&'static str, String)> {
+    let header = case.header;
+    let ended = match case.ending {
+        None => "no end recorded".to_owned(),
+        Some(Ending { signal: Some(signal), .. }) => format!("killed by {}", words::names::signal(*signal)),
+        Some(Ending { code: Some(code), .. }) => format!("exited with {code}"),
+        Some(Ending { reason, .. }) => reason.clone(),
+    };
+    let ran = words::units::duration(case.ended_ns().saturating_sub(header.started_ns));
+    vec![
+        ("id", header.id.clone()),
+        ("command", words::command(&header.command)),
+        ("began", header.started_at.clone()),
+        ("lasted", format!("{ran}, {ended}")),
+        ("host", format!("{}, Linux {}", header.host, header.kernel)),
+        ("observer", format!("{}, {}", header.observer_version, header.backend)),
+    ]
 }
 
 /// What the sources of a session could not see.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     amqp::{
-        conversation::{Spoke, What},
+        conversation::{Item, Spoke, What},
         message::Carriage,
         method::{Method, Side},
     },
@@ -54,10 +54,10 @@ pub fn line(said: &Said<'_>, started_ns: u64) -> Option<Line> {
         What::Message(message) => dramatiq::identify(message),
         _ => Identity::default(),
     };
-    Some(told(said, identity, started_ns, false))
+    Some(whole_line(said, identity, started_ns, false))
 }
 
-fn told(said: &Said<'_>, identity: Identity, started_ns: u64, all: bool) -> Line {
+fn whole_line(said: &Said<'_>, identity: Identity, started_ns: u64, all: bool) -> Line {
     let Said { link, mark, item } = said;
     let mut line = Line::new().with(DIM, format!("{:>12} ", units::moment(mark.at_ns, started_ns)));
     line.push(NAME, format!(" {:<15} ", who(*mark)));
@@ -65,31 +65,7 @@ fn told(said: &Said<'_>, identity: Identity, started_ns: u64, all: bool) -> Line
     if item.channel > 0 {
         line.push(DIM, format!("{} ", item.channel));
     }
-    match &item.what {
-        // A server's properties are the same on every connection: the head names what matters of them.
-        What::Method(Method::Start { mechanisms, .. }) if !all => {
-            line.push(PLAIN, format!("connection.start {mechanisms}"))
-        }
-        what => line.push(style(what), what.to_string()),
-    };
-    match &item.what {
-        What::Unseen => {
-            line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
-        }
-        What::Message(message) => {
-            if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
-                line.push(PLAIN, format!(" from {queue}"));
-            }
-            for text in [identity.actor, identity.message_id].into_iter().flatten() {
-                line.push(PLAIN, format!(" {text}"));
-            }
-            if let Some(retries) = identity.retries.filter(|retries| *retries > 0) {
-                let failure = identity.failure.unwrap_or_default();
-                line.push(ODD, format!(" retry {retries} {failure}"));
-            }
-        }
-        _ => {}
-    }
+    line.append(told(item, identity, all));
     line
 }
 
@@ -132,7 +108,7 @@ impl Narrator {
             Some(_) => script.run += 1,
             None => script.end_run(self.started_ns, self.all),
         }
-        let line = told(said, identity, self.started_ns, self.all);
+        let line = whole_line(said, identity, self.started_ns, self.all);
         script.push(line, self.all);
     }
 
@@ -202,8 +178,44 @@ impl Script {
     }
 }
 
+/// What was said, without when, by whom and on which channel; with `all` whole.
+pub(crate) fn told(item: &Item, identity: Identity, all: bool) -> Line {
+    let mut line = Line::new();
+    match &item.what {
+        // A server's properties are the same on every connection: the head names what matters of them.
+        What::Method(Method::Start { mechanisms, .. }) if !all => {
+            line.push(PLAIN, format!("connection.start {mechanisms}"))
+        }
+        what => line.push(style(what), what.to_string()),
+    };
+    match &item.what {
+        What::Unseen => {
+            line.push(ODD, format!(" {}", units::size(item.end.saturating_sub(item.start))));
+        }
+        What::Message(message) => {
+            if let Carriage::Deliver { queue: Some(queue), .. } = &message.carriage {
+                line.push(PLAIN, format!(" from {queue}"));
+            }
+            for text in [identity.actor, identity.message_id].into_iter().flatten() {
+                line.push(PLAIN, format!(" {text}"));
+            }
+            if let Some(retries) = identity.retries.filter(|retries| *retries > 0) {
+                let failure = identity.failure.unwrap_or_default();
+                line.push(ODD, format!(" retry {retries} {failure}"));
+            }
+        }
+        _ => {}
+    }
+    line
+}
+
+/// Whether something said wants a look.
+pub(crate) fn is_odd(what: &What) -> bool {
+    [BAD, ODD].contains(&style(what))
+}
+
 /// Whether the observed process said it.
-fn sent(link: &Link, side: Side) -> bool {
+pub(crate) fn sent(link: &Link, side: Side) -> bool {
     (side == Side::Client) != link.accepted
 }
 
@@ -239,7 +251,8 @@ fn style(what: &What) -> anstyle::Style {
     }
 }
 
-fn head(link: &Link, started_ns: u64) -> Vec<Line> {
+/// Who is connected where as whom, and what was agreed.
+pub(crate) fn head(link: &Link, started_ns: u64) -> Vec<Line> {
     let arrow = if link.accepted { "accepted from" } else { "→" };
     let mut line = Line::new()
         .with(STRONG, format!("connection {}  ", link.id.0))

@@ -78,6 +78,11 @@ impl Line {
         self.spans.iter().map(|(style, text)| (*style, text.as_str()))
     }
 
+    /// Its text, without styles.
+    pub fn text(&self) -> String {
+        self.spans.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
     /// How many columns it takes.
     pub fn width(&self) -> usize {
         self.spans.iter().map(|(_, text)| text.width()).sum()

@@ -29,6 +29,13 @@ pub fn line(event: &Event, started_ns: u64) -> Line {
     line.push(NAME, format!(" {who:<15} "));
     let word = event.body.file_call().map_or(event.body.kind(), |call| call.syscall.as_str());
     line.push(PLAIN, format!("{word:<10} "));
+    line.append(what(event));
+    line
+}
+
+/// What an event says, without when, who and its kind.
+pub fn what(event: &Event) -> Line {
+    let mut line = Line::new();
     describe(&mut line, event);
     if event.observed_from == Origin::Proc {
         line.push(DIM, " (from /proc: it was so when we looked)");

@@ -19,6 +19,8 @@ const CACHE_KIB: i64 = 16 * 1024;
 /// Which events are wanted. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// Only those with these ids, at most 30,000; empty: all.
+    pub ids: Vec<u64>,
     /// Only these kinds ([`Body::kind`]); empty: all.
     pub kinds: Vec<String>,
     /// Only of these processes; empty: all.
@@ -187,6 +189,7 @@ impl Session {
                 values.extend(wanted);
             }
         };
+        one_of("id", filter.ids.iter().copied().map(to_i64).map(Value::Integer).collect());
         one_of("kind", filter.kinds.iter().cloned().map(Value::Text).collect());
         one_of("pid", filter.pids.iter().map(|pid| Value::Integer(pid.0.into())).collect());
         let absolute = |relative: u64| to_i64(self.header.started_ns.saturating_add(relative));

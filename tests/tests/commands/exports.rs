@@ -91,7 +91,7 @@ fn a_terminal_is_given_no_binary_and_told_what_to_do() {
 
 #[test]
 fn each_format_says_what_is_in_it() {
-    for format in ["jsonl", "markdown", "pcapng", "perfetto", "parquet", "otlp"] {
+    for format in ["html", "jsonl", "markdown", "pcapng", "perfetto", "parquet", "otlp"] {
         let output = run(Command::new(target::observer().unwrap()).args(["export", "--schema", format]));
         let schema = String::from_utf8(output.stdout).unwrap();
         let name = if format == "jsonl" { "events" } else { format };
@@ -99,5 +99,5 @@ fn each_format_says_what_is_in_it() {
     }
     let refused = run(Command::new(target::observer().unwrap()).args(["export", "@", "--format", "json"]));
     assert_eq!(refused.status.code(), Some(2));
-    assert!(said(&refused).contains("jsonl, markdown, pcapng, perfetto"), "{}", said(&refused));
+    assert!(said(&refused).contains("html, jsonl, markdown, pcapng, perfetto"), "{}", said(&refused));
 }

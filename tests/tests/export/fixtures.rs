@@ -33,7 +33,7 @@ fn every_kind_of_failure_can_be_exported_and_is_read_by_others() {
         fixture.unpack(session.as_ref()).unwrap();
         let shown = observer(&["show", &session, "--amqp", "--format", "json"]);
         let shown: Value = serde_json::from_slice(&shown).unwrap();
-        for format in ["jsonl", "markdown", "pcapng", "perfetto"] {
+        for format in ["html", "jsonl", "markdown", "pcapng", "perfetto"] {
             observer(&["export", &session, "--format", format, "-o", &path(format)]);
         }
         super::read_by("perfetto_trace.py", &[path("perfetto").as_ref()]);

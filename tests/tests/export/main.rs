@@ -1,7 +1,8 @@
-//! What is exported is read by programs we did not write: tshark, Perfetto's own messages, DuckDB, ClickHouse, rotel, jq and pandas.
+//! What is exported is read by programs we did not write: tshark, Perfetto's own messages, DuckDB, ClickHouse, rotel, jq, pandas and Chromium.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod fixtures;
+mod html;
 mod otlp;
 mod parquet;
 mod receiver;

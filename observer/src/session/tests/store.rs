@@ -93,6 +93,7 @@ fn events_are_read_in_order_of_time_and_as_filtered() {
     let ids = |filter| read(&session, &filter).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     let all = Filter::default();
     assert_eq!(ids(all.clone()), [3, 4, 1, 2]);
+    assert_eq!(ids(Filter { ids: vec![1, 3, 99], ..all.clone() }), [3, 1]);
     assert_eq!(ids(Filter { kinds: vec!["open".into(), "exit".into()], ..all.clone() }), [3, 2]);
     assert_eq!(ids(Filter { pids: vec![Pid(77)], ..all.clone() }), [1]);
     assert_eq!(ids(Filter { path_contains: Some("/\"q".into()), ..all.clone() }), [2]);
