@@ -95,7 +95,7 @@ impl Format {
             Self::Markdown => include_str!("schema/markdown.txt").to_owned(),
             Self::Pcapng => include_str!("schema/pcapng.txt").to_owned(),
             Self::Perfetto => include_str!("schema/perfetto.txt").to_owned(),
-            Self::Parquet => parquet::tables::schema(),
+            Self::Parquet => parquet::schema(),
         })
     }
 }

@@ -5,6 +5,7 @@
 mod made;
 #[cfg(feature = "parquet")]
 mod rows;
+mod schema;
 #[cfg(feature = "parquet")]
 mod sheet;
 pub mod tables;
@@ -14,5 +15,6 @@ mod tests;
 #[cfg(feature = "parquet")]
 mod write;
 
+pub use schema::schema;
 #[cfg(feature = "parquet")]
 pub use write::{Folder, write};
