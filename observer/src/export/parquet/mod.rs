@@ -8,6 +8,7 @@ mod rows;
 mod schema;
 #[cfg(feature = "parquet")]
 mod sheet;
+mod table;
 pub mod tables;
 #[cfg(test)]
 #[cfg(feature = "parquet")]
