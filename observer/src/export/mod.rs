@@ -117,7 +117,7 @@ impl Format {
             Self::Markdown => include_str!("schema/markdown.txt").to_owned(),
             Self::Pcapng => include_str!("schema/pcapng.txt").to_owned(),
             Self::Perfetto => include_str!("schema/perfetto.txt").to_owned(),
-            Self::Parquet => parquet::tables::schema(),
+            Self::Parquet => parquet::schema(),
             Self::Otlp => include_str!("schema/otlp.txt").to_owned(),
         })
     }

@@ -5,8 +5,10 @@
 mod made;
 #[cfg(feature = "parquet")]
 mod rows;
+mod schema;
 #[cfg(feature = "parquet")]
 mod sheet;
+mod table;
 pub mod tables;
 #[cfg(test)]
 #[cfg(feature = "parquet")]
@@ -14,5 +16,6 @@ mod tests;
 #[cfg(feature = "parquet")]
 mod write;
 
+pub use schema::schema;
 #[cfg(feature = "parquet")]
 pub use write::{Folder, write};

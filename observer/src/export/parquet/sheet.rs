@@ -20,7 +20,10 @@ use parquet::{
 
 use serde_json::Value;
 
-use super::tables::{Column, Kind, written};
+use super::{
+    schema::written,
+    tables::{Column, Kind},
+};
 
 /// Rows of a batch, and what they may carry.
 const BATCH_ROWS: usize = 8_192;

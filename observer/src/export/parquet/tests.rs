@@ -11,7 +11,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{
     Folder,
-    tables::{SCHEMA, TABLES, written},
+    schema::written,
+    tables::{SCHEMA, TABLES},
     write,
 };
 use crate::{
