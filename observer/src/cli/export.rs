@@ -29,8 +29,9 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes a session in the format of another program.
 ///
-/// html is a page for a browser; jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev; parquet for DuckDB,
-/// ClickHouse and Spark; otlp goes to an OpenTelemetry collector; markdown to paste into an issue. Each carries what was lost and what could not be seen, and no secret.
+/// html is a page for a browser; jsonl is for jq, pandas and databases; pcapng for Wireshark and tshark; perfetto for ui.perfetto.dev;
+/// parquet for DuckDB, ClickHouse and Spark; otlp goes to an OpenTelemetry collector; markdown to paste into an issue. Each carries what was
+/// lost and what could not be seen, and no secret.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  observer export @ --format jsonl | jq -c 'select(.kind == \"exit\")'\n  observer export @ --format pcapng -o amqp.pcapng && wireshark amqp.pcapng\n  observer export @ --format perfetto -o run.perfetto-trace     (open it in ui.perfetto.dev)\n  observer export @ --format parquet -o fleet     (many sessions, one folder; or -o s3://BUCKET/PREFIX)\n  observer export @ --format otlp --endpoint http://127.0.0.1:4317\n  observer export @ --format html -o report.html\n  observer export bad --against good --format markdown >>debugging.md\n  observer export --schema pcapng\n\nWireshark takes port 5672 for AMQP. When the broker listens elsewhere, say so: wireshark -d tcp.port==28450,amqp amqp.pcapng"
