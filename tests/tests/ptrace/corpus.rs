@@ -19,7 +19,7 @@ const SCENARIOS: [&str; 27] = [
     "boot/pidfile@garbage",
     "boot/usage@script",
     "boot/usage@sh",
-    "connect/refused-shapes",
+    "connect/refused-shapes@ipv6",
     "connect/refused-shapes@python-3.13",
     "connect/refused-shapes@spawn",
     "declare/missing",
@@ -44,15 +44,18 @@ const SCENARIOS: [&str; 27] = [
     "settle/undecodable@json",
 ];
 
+/// Others than these, when somebody wants to look.
+const CHOSEN: &str = "OBSERVER_SCENARIOS";
+
 /// Runs them, and returns the sessions by the names of their scenarios.
 fn record(backend: &str, keep: &Path) -> BTreeMap<String, Fixture> {
-    let patterns = match env::var("OBSERVER_SCENARIOS") {
+    let patterns = match env::var(CHOSEN) {
         Ok(asked) => asked.split(',').map(String::from).collect(),
         Err(_) => SCENARIOS.map(String::from).to_vec(),
     };
     let totals = scenario::run(&Options {
         patterns,
-        jobs: 2,
+        jobs: 4,
         backend: backend.into(),
         twice: true,
         keep: Some(keep.to_owned()),
@@ -123,7 +126,7 @@ fn scenarios_of_the_corpus_are_the_same() {
             odd.push(format!("{name}: {} facts\n{}", left[0].len(), differences.join("\n")));
         }
     }
-    let ebpf = &ebpf[0];
-    assert!(ebpf.len() >= 20, "{} scenarios", ebpf.len());
-    assert!(odd.is_empty(), "{} of {} scenarios differ:\n{}", odd.len(), ebpf.len(), odd.join("\n\n"));
+    let count = ebpf[0].len();
+    assert!(odd.is_empty(), "{} of {count} scenarios differ:\n{}", odd.len(), odd.join("\n\n"));
+    assert!(count >= 20 || env::var_os(CHOSEN).is_some(), "{count} scenarios");
 }

@@ -9,9 +9,8 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tests::{deadline, large};
 
-const EVENTS: u64 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(600);
-const FORMATS: [&str; 4] = ["jsonl", "perfetto", "pcapng", "parquet"];
+const FORMATS: [&str; 5] = ["jsonl", "perfetto", "pcapng", "parquet", "html"];
 
 /// One format.
 #[derive(Debug, Serialize)]
@@ -24,11 +23,11 @@ pub(super) struct Measured {
 }
 
 /// Makes the session, and exports it in every format.
-pub(super) fn measure(observer: &Path, rounds: u32) -> Result<Vec<Measured>> {
+pub(super) fn measure(observer: &Path, events: u64, rounds: u32) -> Result<Vec<Measured>> {
     let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
     let session = scratch.path().join("large.sqlite");
-    eprintln!("export: make a session of {EVENTS} events");
-    large::session(&session, EVENTS)?;
+    eprintln!("export: make a session of {events} events");
+    large::session(&session, events)?;
     FORMATS.into_iter().map(|format| one(observer, &session, format, rounds, scratch.path())).collect()
 }
 
@@ -77,8 +76,8 @@ fn peak(child: &Child) -> Option<u64> {
 }
 
 /// For people.
-pub(super) fn text(all: &[Measured], rounds: u32) {
-    println!("\nexport of {EVENTS} events: median of {rounds}, in s");
+pub(super) fn text(all: &[Measured], events: u64, rounds: u32) {
+    println!("\nexport of {events} events: median of {rounds}, in s");
     for one in all {
         println!(
             "  {:<27}{:>10.2}{:>9.1} MB resident at most",

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// How often each pair is measured; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// How many events the session has that is exported
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
     /// Print the numbers as JSON instead
     #[arg(long)]
     json: bool,
@@ -80,7 +83,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     tools.retain(|tool| *tool != Tool::Nothing);
     tools.insert(0, Tool::Nothing);
     let observer = machine::observer()?;
-    let exported = if exports { export::measure(&observer, args.rounds)? } else { Vec::new() };
+    let exported = if exports { export::measure(&observer, args.events, args.rounds)? } else { Vec::new() };
     if cases.is_empty() {
         return show(&[], &exported, args);
     }
@@ -117,7 +120,7 @@ fn show(outcomes: &[Outcome], exported: &[export::Measured], args: &Args) -> Res
     }
     report::text(outcomes, args.rounds);
     if !exported.is_empty() {
-        export::text(exported, args.rounds);
+        export::text(exported, args.events, args.rounds);
     }
     Ok(())
 }

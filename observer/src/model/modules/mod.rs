@@ -7,7 +7,7 @@
 
 mod program;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 pub use program::{AtEnd, Before, Cached, Program};
 use serde::Serialize;
@@ -21,6 +21,8 @@ use crate::{
 /// Modules kept of one program, and of all.
 const MAX_MODULES: usize = 20_000;
 const MAX_ALL: usize = 200_000;
+/// Modules kept of programs that have ended: the oldest are forgotten first.
+const MAX_ENDED: usize = 20_000;
 /// Directories of one search that are kept.
 const MAX_TRIED: usize = 64;
 /// How far up forks are followed.
@@ -108,6 +110,9 @@ pub struct Modules {
     current: HashMap<Pid, usize>,
     distributions: Vec<Distributions>,
     kept: usize,
+    /// Programs that have ended, and how many modules of theirs are kept.
+    ended: VecDeque<(Pid, usize)>,
+    kept_of_ended: usize,
 }
 
 impl Modules {
@@ -135,7 +140,11 @@ impl Modules {
                     *child = forked;
                 }
             }
-            Body::Exec(_) => self.begin(event.pid, event.at_ns),
+            Body::Exec(_) => {
+                self.over(event.pid);
+                self.begin(event.pid, event.at_ns);
+            }
+            Body::Exit { .. } => self.over(event.pid),
             Body::Interpreter(interpreter) => {
                 if let Some(program) = self.current(event.pid) {
                     program.interpreter = Some((**interpreter).clone());
@@ -197,6 +206,27 @@ impl Modules {
         };
         self.current.insert(pid, number);
         self.programs.insert((pid, number), Program::new(pid, since_ns));
+    }
+
+    /// A process is over, or its program: in a recording of days, what the first of thousands imported makes room for the last.
+    fn over(&mut self, pid: Pid) {
+        let Some(number) = self.current.get(&pid).copied() else { return };
+        let Some(program) = self.programs.get_mut(&(pid, number)) else { return };
+        // A program that imported nothing makes way for the next under the same number.
+        if program.modules.is_empty() || std::mem::replace(&mut program.over, true) {
+            return;
+        }
+        program.modules.shrink_to_fit();
+        self.kept_of_ended += program.modules.len();
+        self.ended.push_back((pid, number));
+        while self.kept_of_ended > MAX_ENDED
+            && self.ended.len() > 1
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            let forgotten = self.programs.get_mut(&oldest).map_or(0, Program::forget);
+            self.kept_of_ended -= forgotten;
+            self.kept -= forgotten;
+        }
     }
 
     /// Names of the modules that a process was seen to load, and those it was forked from before it.

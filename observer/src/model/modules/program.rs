@@ -80,6 +80,8 @@ pub struct Program {
     pub shadows: Option<ModuleShadows>,
     /// What it had loaded when it ended; `None`: that was not read.
     pub at_end: Option<AtEnd>,
+    /// Whether it has ended.
+    pub(super) over: bool,
     /// What each thread is in the middle of: the first are those begun first.
     stacks: HashMap<Tid, Vec<usize>>,
     /// Hashes of files that stand for a module.
@@ -115,6 +117,16 @@ impl Program {
     /// One that has imported nothing yet.
     pub(super) fn new(pid: Pid, since_ns: u64) -> Self {
         Self { pid, since_ns, ..Self::default() }
+    }
+
+    /// Makes room: its modules are not kept any more, only counted. Returns how many that were.
+    pub(super) fn forget(&mut self) -> usize {
+        let modules = std::mem::take(&mut self.modules);
+        (self.ended, self.cached) = (Vec::new(), Vec::new());
+        self.stacks.clear();
+        self.missed.clear();
+        self.left_out += modules.len() as u64;
+        modules.len()
     }
 
     /// Its child's: what it has loaded its child has too.

@@ -153,3 +153,33 @@ fn a_child_has_what_its_parent_had() {
     assert_eq!(child.before, Some(Before { pid: Pid(WORKER), modules: 1 }));
     assert!(child.modules.is_empty());
 }
+
+#[test]
+fn what_has_ended_is_forgotten_oldest_first_and_what_lives_is_not() {
+    const EACH: u64 = 1_000;
+    let mut modules = Modules::default();
+    let living = Pid(1);
+    for pid in 1..=40 {
+        modules.add(0, &at(0, 1_000, 1_000, Body::Fork { child: Pid(pid) }));
+        for number in 0..EACH {
+            let mut event = open(number, &format!("/srv/m{number}/__pycache__/a.cpython-312.pyc"));
+            event.pid = Pid(pid);
+            modules.add(number, &event);
+        }
+        let body = Body::Exit { code: Some(0), signal: None, core_dumped: false };
+        let exit = at(2_000, pid, pid, body);
+        if exit.pid != living {
+            modules.add(EACH, &exit);
+            modules.add(EACH, &exit);
+        }
+    }
+    let kept =
+        |pid: u32| modules.of(Pid(pid)).map(|program| (program.modules.len() as u64, program.left_out));
+    assert_eq!(kept(1), Some((EACH, 0)), "it lives");
+    assert_eq!(kept(2), Some((0, EACH)), "the oldest");
+    assert_eq!(kept(40), Some((EACH, 0)), "the newest");
+    let all: usize =
+        (1..=40).map(|pid| modules.of(Pid(pid)).map_or(0, |program| program.modules.len())).sum();
+    assert_eq!(all, MAX_ENDED + EACH as usize);
+    assert_eq!(modules.kept, all);
+}
