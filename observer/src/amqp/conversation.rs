@@ -1,7 +1,10 @@
 //! Both directions of one connection → what was said, in the words of the field. Knows AMQP; nothing of processes, sessions or
 //! sources.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use amq_protocol::protocol::AMQPClass;
 use serde::{Deserialize, Serialize};
@@ -10,7 +13,7 @@ use super::{
     message::{Carriage, Message, Pending},
     method::{Method, Side, Tuning},
     stream::{Content, Decoder, Foreign, Frame, protocol_name},
-    table::{Properties, Table},
+    table::{Properties, SharedTables, Table},
 };
 use crate::event::Direction;
 
@@ -105,9 +108,9 @@ pub struct Closed {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The server's properties, as `connection.start` told them.
-    pub server_properties: Option<Table>,
+    pub server_properties: Option<Arc<Table>>,
     /// The client's properties, as `connection.start-ok` told them.
-    pub client_properties: Option<Table>,
+    pub client_properties: Option<Arc<Table>>,
     /// SASL mechanism the client chose.
     pub mechanism: Option<String>,
     /// The user, where the recording kept the name.
@@ -167,6 +170,14 @@ impl Conversation {
     /// What is known by now.
     pub fn facts(&self) -> &Facts {
         &self.fold.facts
+    }
+
+    /// Keeps what is known once with what is known of others.
+    pub fn share(&mut self, tables: &mut SharedTables) {
+        let Facts { server_properties, client_properties, .. } = &mut self.fold.facts;
+        for table in [server_properties, client_properties].into_iter().flatten() {
+            tables.share(table);
+        }
     }
 
     /// What a side has turned out to speak.
@@ -316,9 +327,11 @@ impl Fold {
     fn learn(&mut self, side: Side, channel: u16, method: &Method) {
         let facts = &mut self.facts;
         match method {
-            Method::Start { properties, .. } => facts.server_properties = Some(properties.clone()),
+            Method::Start { properties, .. } => {
+                facts.server_properties = Some(Arc::new(properties.clone()));
+            }
             Method::StartOk { properties, mechanism, user, .. } => {
-                facts.client_properties = Some(properties.clone());
+                facts.client_properties = Some(Arc::new(properties.clone()));
                 facts.mechanism = Some(mechanism.clone());
                 facts.user.clone_from(user);
             }

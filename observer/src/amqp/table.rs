@@ -2,7 +2,11 @@
 //!
 //! Displayed text is safe on a terminal: control characters are escaped. The serialised text is as it was sent.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use amq_protocol::{
     protocol::basic::AMQPProperties,
@@ -14,6 +18,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Table(pub BTreeMap<String, Value>);
+
+/// Tables that are the same, once in memory: each of the thousand connections of one program tells the same of itself.
+#[derive(Clone, Debug, Default)]
+pub struct SharedTables(VecDeque<Arc<Table>>);
+
+impl SharedTables {
+    /// Different tables that are remembered.
+    const MOST: usize = 64;
+
+    /// Has `table` be the one that equals it, if there was one lately.
+    pub fn share(&mut self, table: &mut Arc<Table>) {
+        if let Some(known) = self.0.iter().find(|known| *known == table) {
+            *table = Arc::clone(known);
+            return;
+        }
+        if self.0.len() >= Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(Arc::clone(table));
+    }
+}
 
 /// A field value. Integers of every width are one kind: brokers and clients differ in the widths they choose.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,5 +249,27 @@ impl From<&AMQPProperties> for Properties {
             user_id: text(properties.user_id()),
             app_id: text(properties.app_id()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_are_the_same_are_one_and_few_are_remembered() {
+        let table = |text: &str| {
+            Arc::new(Table([("product".to_owned(), Value::Text(text.to_owned()))].into_iter().collect()))
+        };
+        let mut shared = SharedTables::default();
+        let (mut first, mut second, mut other) = (table("a"), table("a"), table("b"));
+        for table in [&mut first, &mut second, &mut other] {
+            shared.share(table);
+        }
+        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&first, &other));
+        for number in 0..200 {
+            shared.share(&mut table(&number.to_string()));
+        }
+        assert_eq!(shared.0.len(), SharedTables::MOST);
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         conversation::{Conversation, Item, What},
         message::{Carriage, Message},
         method::{Method, Side},
+        table::SharedTables,
     },
     event::{Address, Body, Event, Known, Pid, SocketId},
 };
@@ -51,6 +52,7 @@ pub struct Amqp {
     /// What processes held when they ended; nothing of those that held nothing.
     pub held_at_exit: BTreeMap<Pid, Held>,
     items: Vec<Item>,
+    tables: SharedTables,
 }
 
 /// A connection or channel that the server closed, and why.
@@ -84,6 +86,7 @@ impl Amqp {
             closings: Vec::new(),
             held_at_exit: BTreeMap::new(),
             items: Vec::new(),
+            tables: SharedTables::default(),
         }
     }
 
@@ -115,6 +118,9 @@ impl Amqp {
                 link.course.went(side, mark);
                 let mut items = std::mem::take(&mut self.items);
                 link.conversation.feed(side, *offset, &event.bytes, *len, &mut items);
+                if items.iter().any(|item| matches!(item.what, What::Method(Method::OpenOk))) {
+                    link.conversation.share(&mut self.tables);
+                }
                 self.tell(*socket, mark, &mut items, each);
                 self.items = items;
             }
