@@ -171,7 +171,7 @@ def look(browser, page, folder):
             told["text"] = driver.execute_script("return document.body.textContent")
             told["counts"] = driver.execute_script("""const of = {};
                 for (const part of document.querySelectorAll("main > section[id]")) of[part.id] =
-                    part.querySelectorAll("tbody tr, .m, .block, .ladder li, path.ready, .bin, dd").length;
+                    part.querySelectorAll("tbody tr, .m, .block, .ladder li, figure path.ready, .bin, dd").length;
                 return of""")
     browser.size(*DESKTOP)
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
