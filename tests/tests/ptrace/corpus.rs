@@ -13,8 +13,8 @@ use tests::scene::Scene;
 use tests::target;
 
 /// A pattern or more of each family. Where processes race for the same bytecode, or for a connection when they are ended, two runs are too few to
-/// tell chance from the source: those are not here (`two-processes` and `c-exit` among them). `OBSERVER_SCENARIOS=GLOB,…` tries others.
-const SCENARIOS: [&str; 27] = [
+/// tell chance from the source: those are not here (`two-processes`, `c-exit`, `ends/healthy@spawn`, `os-exit@tox` among them). `OBSERVER_SCENARIOS=GLOB,…` tries others.
+const SCENARIOS: [&str; 25] = [
     "boot/exec-failed",
     "boot/pidfile@garbage",
     "boot/usage@script",
@@ -24,10 +24,8 @@ const SCENARIOS: [&str; 27] = [
     "connect/refused-shapes@spawn",
     "declare/missing",
     "ends/healthy@sh",
-    "ends/healthy@spawn",
     "ends/plain-pika",
     "exits/os-exit@after-other-failures",
-    "exits/os-exit@tox",
     "import/cannot-import-name",
     "import/declared-twice",
     "import/file-for-module",

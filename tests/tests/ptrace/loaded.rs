@@ -16,6 +16,8 @@ const PROGRAM: &str = r#"
 import json, os, signal, sys, threading, time
 import colorsys
 
+# Whoever starts the tests may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 while not os.path.exists(sys.argv[3]):
     time.sleep(0.01)
 
@@ -40,7 +42,9 @@ if child == 0:
 
     try:
         threading.Thread(target=end).start()
-        signal.pause()
+        # Not `pause`: a signal that comes just before it would be waited for in vain.
+        while True:
+            time.sleep(0.01)
     except KeyboardInterrupt:
         sys.exit(0)
 os.waitpid(child, 0)
