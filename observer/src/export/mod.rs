@@ -91,11 +91,6 @@ impl Format {
         !matches!(self, Self::Parquet) || cfg!(feature = "parquet")
     }
 
-    /// Whether it is a folder of files rather than one.
-    pub const fn is_folder(self) -> bool {
-        matches!(self, Self::Parquet)
-    }
-
     /// The format of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)

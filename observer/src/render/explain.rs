@@ -93,6 +93,19 @@ fn screen(case: &Case<'_>, explanation: &Explanation, columns: usize, whole: boo
     lines
 }
 
+/// A finding in one line: what, in which process.
+pub(crate) fn heading(finding: &Finding) -> Line {
+    let (style, sign) = sign(finding.severity);
+    let mut line = Line::new().with(style, format!("{sign} {}", finding.code.name()));
+    if let Some(cause) = finding.cause {
+        line.push(style, format!(" ({cause})"));
+    }
+    if let Some(process) = finding.process {
+        line.push(NAME, format!(" {}", process.pid));
+    }
+    line.with(PLAIN, format!("  {}", finding.title))
+}
+
 /// The style and the sign of a severity.
 pub(crate) const fn sign(severity: Severity) -> (anstyle::Style, &'static str) {
     match severity {

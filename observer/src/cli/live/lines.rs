@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{BEAT, Due, Follower, Got, Listener, RETHINK, verdict};
 use crate::{
     cli::{Context, ExitStatus, Format, show},
-    diagnose::{self, finding::Finding},
+    diagnose,
     event::{Event, Pid},
     export::jsonl,
     model::{
@@ -28,7 +28,7 @@ use crate::{
     },
     render::{
         explain, json, ladder,
-        style::{Line, NAME, PLAIN},
+        style::{Line, PLAIN},
         timeline,
     },
     session::{Filter, Session},
@@ -296,21 +296,9 @@ impl<W: Write> Printer for News<W> {
         for finding in findings {
             let pid = finding.process.map(|process| process.pid);
             if self.told.insert((finding.code.name(), finding.cause, pid)) {
-                self.tell(found(&finding))?;
+                self.tell(explain::heading(&finding))?;
             }
         }
         self.out.flush()
     }
-}
-
-fn found(finding: &Finding) -> Line {
-    let (style, sign) = explain::sign(finding.severity);
-    let mut line = Line::new().with(style, format!("{sign} {}", finding.code.name()));
-    if let Some(cause) = finding.cause {
-        line.push(style, format!(" ({cause})"));
-    }
-    if let Some(process) = finding.process {
-        line.push(NAME, format!(" {}", process.pid));
-    }
-    line.with(PLAIN, format!("  {}", finding.title))
 }

@@ -110,8 +110,8 @@ pub struct Modules {
     current: HashMap<Pid, usize>,
     distributions: Vec<Distributions>,
     kept: usize,
-    /// Programs that have ended, and how many modules of theirs are kept.
-    ended: VecDeque<(Pid, usize)>,
+    /// Programs that have ended, each with how many modules it had then, and how many that are.
+    ended: VecDeque<((Pid, usize), usize)>,
     kept_of_ended: usize,
 }
 
@@ -217,15 +217,16 @@ impl Modules {
             return;
         }
         program.modules.shrink_to_fit();
-        self.kept_of_ended += program.modules.len();
-        self.ended.push_back((pid, number));
+        let had = program.modules.len();
+        self.kept_of_ended += had;
+        self.ended.push_back(((pid, number), had));
         while self.kept_of_ended > MAX_ENDED
             && self.ended.len() > 1
-            && let Some(oldest) = self.ended.pop_front()
+            && let Some((oldest, had)) = self.ended.pop_front()
         {
-            let forgotten = self.programs.get_mut(&oldest).map_or(0, Program::forget);
-            self.kept_of_ended -= forgotten;
-            self.kept -= forgotten;
+            // It may have got more since, from a process of the same number whose birth was not seen.
+            self.kept_of_ended -= had;
+            self.kept -= self.programs.get_mut(&oldest).map_or(0, Program::forget);
         }
     }
 

@@ -333,15 +333,7 @@ fn queues(facts: &Facts<'_>) -> Vec<Row> {
 fn findings(facts: &Facts<'_>) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for finding in facts.explanation.into_iter().flat_map(|explanation| &explanation.findings) {
-        let (style, sign) = explain::sign(finding.severity);
-        let mut line = Line::new().with(style, format!("{sign} {}", finding.code.name()));
-        if let Some(cause) = finding.cause {
-            line.push(style, format!(" ({cause})"));
-        }
-        if let Some(process) = finding.process {
-            line.push(NAME, format!(" {}", process.pid));
-        }
-        line.push(PLAIN, format!("  {}", finding.title));
+        let line = explain::heading(finding);
         let pid = finding.process.map(|process| process.pid);
         let event = finding.evidence.first().map(|evidence| evidence.event);
         rows.push(Row { pid, event, ..Row::new(rows.len() as u64, line) });
