@@ -7,6 +7,7 @@ pub mod amqp;
 pub mod capability;
 pub mod cli;
 pub mod compare;
+pub mod daemon;
 pub mod diagnose;
 pub mod event;
 pub mod export;

@@ -81,7 +81,7 @@ pub(super) struct Plain<T>(pub(super) T);
 unsafe impl<T: FromBytes + IntoBytes + Copy + 'static> aya::Pod for Plain<T> {}
 
 /// What the machine has under a program's name, for `doctor`.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ProgramFacts {
     /// Its name.
     pub name: String,
