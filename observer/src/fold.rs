@@ -1,7 +1,7 @@
 //! Folds a finished session once: into a model, and on the way into its derived tables. Knows sessions and the model; neither knows
 //! the other.
 
-use std::{ops::ControlFlow, sync::mpsc, thread};
+use std::{ops::ControlFlow, path::Path, sync::mpsc, thread};
 
 use crate::{
     amqp::{conversation::What, method::Side},
@@ -65,6 +65,24 @@ pub fn fold(
     result?;
     model.amqp.lives.take_done().try_for_each(|life| message(derived, &life))?;
     Ok(model)
+}
+
+/// Folds the session that has ended; writes what is derived from it where that can be, and gives what happened.
+///
+/// # Errors
+/// When the session cannot be read.
+pub fn derive(path: &Path, wanted: &Filter) -> Result<Model, SessionError> {
+    let written = Session::open_to_derive(path).and_then(|session| {
+        let derived = session.derive()?;
+        let model = fold(&session, wanted, Some(&derived))?;
+        derived.finish()?;
+        Ok(model)
+    });
+    written.or_else(|error| {
+        // A full disk, or a reader that is there already: all is in the events.
+        tracing::debug!(%error, "the tables amqp_methods and messages stay empty");
+        fold(&Session::open(path)?, wanted, None)
+    })
 }
 
 /// As [`Session::events`], but reads in one thread what is folded in another: each takes about as long as the other.

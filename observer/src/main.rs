@@ -18,8 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
 use observer::cli::{
-    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, export, ls, printable_lines, rm,
-    send, show,
+    Context, ExitStatus, Format, attach, bisect, config, daemon, diff, doctor, explain, export, ls, pin,
+    printable_lines, rm, send, show, status,
 };
 
 /// Says from outside why a dramatiq worker does not consume its messages.
@@ -61,6 +61,10 @@ enum Verb {
     Rm(rm::Args),
     Send(send::Args),
     Doctor(doctor::Args),
+    Daemon(daemon::Args),
+    Status(status::Args),
+    Config(config::Args),
+    Pin(pin::Args),
 }
 
 /// The C entry point. Rust's own would ignore SIGPIPE and open what is closed of descriptors 0 to 2, and the command we start would
@@ -82,11 +86,14 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
     // What lapin complains of is told by the broker's source, as events.
     let levels = ["warn,lapin=off", "observer=info", "observer=debug"];
     let level = levels[usize::from(cli.verbose).min(levels.len() - 1)];
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    // The service writes to the journal, when it is there.
+    if !matches!(cli.verb, Verb::Daemon(_)) {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
+    }
     let choice = match cli.color.as_str() {
         "always" => ColorChoice::AlwaysAnsi,
         "never" => ColorChoice::Never,
@@ -119,6 +126,10 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Rm(args) => rm::run(args, &context),
         Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
+        Verb::Daemon(args) => daemon::run(args, &context),
+        Verb::Status(args) => status::run(args, &context),
+        Verb::Config(args) => config::run(args, &context),
+        Verb::Pin(args) => pin::run(args, &context),
     };
     let status = result.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "observer: {}", printable_lines(&format!("{error:#}")));

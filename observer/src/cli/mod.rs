@@ -3,16 +3,21 @@
 pub mod attach;
 pub mod bisect;
 mod client;
+pub mod config;
+pub mod daemon;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod export;
 mod live;
 pub mod ls;
+pub mod pin;
 mod progress;
 pub mod rm;
 pub mod send;
+mod service;
 pub mod show;
+pub mod status;
 
 use std::{
     io::{self, Write as _},

@@ -20,6 +20,17 @@ pub enum Severity {
     Failure,
 }
 
+impl Severity {
+    /// Its public name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failure => "failure",
+        }
+    }
+}
+
 /// When a conclusion comes before another. What is further up explains what is further down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {

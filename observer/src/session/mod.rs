@@ -23,9 +23,11 @@ use serde::{Deserialize, Serialize};
 pub use derived::{Derived, MessageRow, MethodRow};
 pub use error::SessionError;
 pub use invoker::Invoker;
+pub use name::check as check_name;
+pub use secret::blank;
 pub use read::{Filter, Session};
 pub use redact::Redactor;
-pub use state_dir::{Listed, StateDir, Summary};
+pub use state_dir::{Listed, StateDir, Summary, name_of, new_id};
 pub use stored::{DerivedTable, StoredEvent};
 pub use write::Recorder;
 

@@ -203,15 +203,12 @@ impl StateDir {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn new_id(&self) -> Result<String, SessionError> {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).map_err(|error| SessionError::Io {
+        id::<2>().map_err(|source| SessionError::Io {
             attempted: "name a new session in",
             path: self.path.clone(),
-            source: io::Error::other(error),
+            source,
             next: "",
-        })?;
-        let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-        Ok(format!("{now}-{:04x}", u16::from_be_bytes(random)))
+        })
     }
 
     /// Whether nobody records this session now.
@@ -245,6 +242,26 @@ impl StateDir {
         }
         Ok(())
     }
+}
+
+/// An id as [`StateDir::new_id`] gives, for many sessions that begin in the same second.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn new_id() -> io::Result<String> {
+    id::<4>()
+}
+
+fn id<const RANDOM: usize>() -> io::Result<String> {
+    let mut random = [0; RANDOM];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}-{random}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")))
+}
+
+/// What a session of this command is called, whether or not another one is.
+pub fn name_of(command: &[String]) -> String {
+    name::suggest(command)
 }
 
 /// What SQLite and the recorder keep beside a session.

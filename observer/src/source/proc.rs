@@ -104,9 +104,22 @@ pub fn tracer(tid: u32) -> Option<u32> {
     process_of(tracer).or(Some(tracer))
 }
 
+/// When a process was created, in clock ticks since the machine's start: with its id this names it for good (`proc_pid_stat(5)`, field 22).
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = String::from_utf8_lossy(&read(pid, "stat")?).into_owned();
+    // The second field is the command's name, which may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// The user a process runs as (its real id).
 pub fn uid(pid: u32) -> Option<u32> {
     status_field(pid, "Uid")?.split_whitespace().next()?.parse().ok()
+}
+
+/// The four user ids of a process: real, effective, saved, and that of its files (`proc_pid_status(5)`).
+pub fn user_ids(pid: u32) -> Option<[u32; 4]> {
+    let ids: Vec<u32> = status_field(pid, "Uid")?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
+    ids.try_into().ok()
 }
 
 /// The name of a process (`comm`).

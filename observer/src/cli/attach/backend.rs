@@ -28,6 +28,8 @@ pub enum Backend {
     Ebpf,
     /// ptrace: needs no privilege for what is your own; slower, and sees less
     Ptrace,
+    /// The eBPF of a running `observer daemon`: needs no privilege for what is your own
+    Service,
 }
 
 /// A source of processes.
@@ -53,7 +55,7 @@ impl Tracing {
         };
         let idle = seccomp.then(|| "--seccomp is for ptrace: with eBPF it has no effect".to_owned());
         let why = match backend {
-            Backend::Ptrace => None,
+            Backend::Ptrace | Backend::Service => None,
             Backend::Ebpf => return Ok((Self::Ebpf(Box::new(ebpf()?)), idle)),
             Backend::Auto => match ebpf() {
                 Ok(ebpf) => return Ok((Self::Ebpf(Box::new(ebpf)), idle)),

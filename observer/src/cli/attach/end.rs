@@ -1,6 +1,6 @@
 //! When an observation is over, and what signals mean until then. Knows the command's process; nothing of what is recorded.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use nix::{
@@ -15,7 +15,7 @@ use nix::{
 };
 use std::os::fd::AsFd;
 
-use super::SignalsSeen;
+use super::{SignalsSeen, served};
 use crate::{
     event::Pid,
     session::Ending,
@@ -34,14 +34,26 @@ const SI_KERNEL: i32 = 0x80;
 const GRACE_NS: u64 = 10_000_000_000;
 /// How long to wait for word whether a signal reached the command without us.
 const HEARSAY: Duration = Duration::from_millis(120);
+/// The same, when it comes by way of a session: what the service has seen is written within 100 ms.
+const HEARSAY_OF_SESSION: Duration = Duration::from_millis(300);
 /// How often a process that is not our child is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Signals as they were and as they are.
 pub(super) struct Stops {
-    pub(super) before: SigSet,
-    pub(super) blocked: SigSet,
+    before: SigSet,
+    blocked: SigSet,
     signals: SignalFd,
+}
+
+impl Stops {
+    /// Does something with the signals as we were given them, as a child is to have them.
+    pub(super) fn unblocked<T>(&self, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None).context("cannot restore signals")?;
+        let done = work();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.blocked), None).context("cannot block signals")?;
+        Ok(done)
+    }
 }
 
 /// Blocks what would end us, to read it from a descriptor instead; and `also`, which somebody else reads.
@@ -92,6 +104,38 @@ impl Ended {
     }
 }
 
+/// Where it is heard which signals reached the command.
+pub(super) enum Hearsay {
+    /// We see them ourselves.
+    Own(SignalsSeen),
+    /// The session of somebody who does.
+    Session {
+        /// Its file.
+        path: PathBuf,
+        /// The command's process.
+        root: Option<Pid>,
+    },
+}
+
+impl Hearsay {
+    fn has(&self, signal: i32, sender: u32, since_ns: u64) -> bool {
+        match self {
+            Self::Own(seen) => seen.has(signal, sender, since_ns),
+            Self::Session { path, root } => {
+                root.is_some_and(|root| served::was_signalled(path, root.0, signal, sender, since_ns))
+            }
+        }
+    }
+
+    /// How long to wait for word.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Own(_) => HEARSAY,
+            Self::Session { .. } => HEARSAY_OF_SESSION,
+        }
+    }
+}
+
 /// Waits for the end of an observation.
 pub(super) struct Supervisor {
     /// Our child.
@@ -102,7 +146,7 @@ pub(super) struct Supervisor {
     pub(super) attached: Option<Pid>,
     /// `--for`.
     pub(super) limit_ns: Option<u64>,
-    pub(super) seen: SignalsSeen,
+    pub(super) seen: Hearsay,
 }
 
 impl Supervisor {
@@ -168,8 +212,9 @@ impl Supervisor {
 
     /// Whether the sender addressed the whole process group, so that the command has the signal already.
     fn reached_without_us(&self, info: &siginfo) -> bool {
-        let since_ns = proc::monotonic_ns().saturating_sub(HEARSAY.as_nanos() as u64);
-        let until = std::time::Instant::now() + HEARSAY;
+        let patience = self.seen.patience();
+        let since_ns = proc::monotonic_ns().saturating_sub(patience.as_nanos() as u64);
+        let until = std::time::Instant::now() + patience;
         while std::time::Instant::now() < until {
             if self.seen.has(info.ssi_signo as i32, info.ssi_pid, since_ns) {
                 return true;

@@ -4,6 +4,7 @@
 mod backend;
 mod broker;
 mod end;
+mod served;
 mod target;
 
 use std::{
@@ -18,11 +19,8 @@ use anyhow::Context as _;
 pub use backend::Backend;
 use backend::Tracing;
 use broker::Asked;
-use end::Supervisor;
-use nix::sys::{
-    resource::Resource,
-    signal::{SigmaskHow, sigprocmask},
-};
+use end::{Ended, Hearsay, Supervisor};
+use nix::sys::resource::Resource;
 use target::Target;
 
 use super::{
@@ -39,7 +37,7 @@ use crate::{
     recording::{Glance, Recording},
     render::explain,
     session::{Filter, Header, Invoker, Recorder, Redactor, Session, SessionError, StateDir},
-    source::{self, Source as _, broker::from_worker::FromWorker, probe, proc},
+    source::{self, Source as _, broker::from_worker::FromWorker, launch::LaunchError, probe, proc},
     words::{self, units},
 };
 
@@ -125,6 +123,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if args.backend == Backend::Ebpf {
         probe::require_ebpf(&capabilities)?;
     }
+    if let Some(service) = served::wanted(args, context, &capabilities)? {
+        return served::run(args, context, &target, service);
+    }
     let dir = StateDir::open(context.state_dir.as_deref(), &invoker)?;
     let name = match &args.name {
         Some(name) => {
@@ -172,11 +173,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
         Target::Start(command) => {
             source.expect(&command.start());
             // The child goes on with the signals as we were given them.
-            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&stops.before), None)
-                .context("cannot restore signals")?;
-            let held = command.hold(source.filter())?;
-            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&stops.blocked), None)
-                .context("cannot block signals")?;
+            let held = stops.unblocked(|| command.hold(source.filter()))??;
             source.follow(held.pid)?;
             Some(held)
         }
@@ -216,7 +213,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let recording = Recording::start(sources, recorder, glance);
     let following = seat.map(|seat| Attached::start(seat, &path, context));
     let launched = held.map(|held| held.release());
-    let supervisor = Supervisor { root, root_end, attached: target.attached(), limit_ns: args.limit, seen };
+    let supervisor = Supervisor { root, root_end, attached: target.attached(), limit_ns: args.limit, seen: Hearsay::Own(seen) };
     let ended = supervisor.wait(&stops);
     if let Some(following) = &following {
         following.close();
@@ -230,18 +227,36 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if let Some(trouble) = trouble {
         say(&format!("observer: {trouble}"));
     }
+    // Only an explanation asks for files.
+    let wanted = if args.quiet { fold::without_files() } else { Filter::default() };
+    let model = progress::while_slow("reading the session", || fold::derive(&path, &wanted));
+    Ok(left_over(SharedEnd { args, context, path: &path, name: &name, model, launched, root, ended: &ended }))
+}
+
+/// What an observation leaves to be said when it has ended.
+struct SharedEnd<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    path: &'a Path,
+    name: &'a str,
+    model: Result<Model, SessionError>,
+    launched: Option<Result<(), LaunchError>>,
+    root: Option<Pid>,
+    ended: &'a Ended,
+}
+
+/// Says what is to be said at the end, and gives the status to exit with.
+fn left_over(end: SharedEnd<'_>) -> ExitStatus {
+    let SharedEnd { args, context, path, name, model, launched, root, ended } = end;
     let not_started = launched.as_ref().and_then(|launched| launched.as_ref().err());
     if let Some(error) = not_started {
         say(&format!("observer: {error}"));
         say(&format!("  the attempts are in the session: observer show {name} --kind exec-failed"));
     }
-    // Only an explanation asks for files.
-    let wanted = if args.quiet { fold::without_files() } else { Filter::default() };
-    let model = progress::while_slow("reading the session", || derive(&path, &wanted));
     if !args.quiet {
         match model {
             Ok(model) => {
-                explanation(&path, &model, context);
+                explanation(path, &model, context);
                 if root.is_some() {
                     left_behind(&model);
                 }
@@ -251,22 +266,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
             }
         }
     }
-    Ok(ExitStatus::from(not_started.map_or_else(|| ended.status(), |error| error.status())))
-}
-
-/// Folds the session that has ended; writes what is derived from it where that can be, and gives what happened.
-fn derive(path: &Path, wanted: &Filter) -> Result<Model, SessionError> {
-    let written = Session::open_to_derive(path).and_then(|session| {
-        let derived = session.derive()?;
-        let model = fold::fold(&session, wanted, Some(&derived))?;
-        derived.finish()?;
-        Ok(model)
-    });
-    written.or_else(|error| {
-        // A full disk, or a reader that is there already: all is in the events.
-        tracing::debug!(%error, "the tables amqp_methods and messages stay empty");
-        fold::fold(&Session::open(path)?, wanted, None)
-    })
+    ExitStatus::from(not_started.map_or_else(|| ended.status(), |error| error.status()))
 }
 
 /// Prints what is concluded to standard error: standard output is the command's own.

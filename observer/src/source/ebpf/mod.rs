@@ -40,6 +40,14 @@ const REPEATS_A_LOOK: u64 = 1_000;
 /// Largest and default number of bytes kept of one call.
 pub const SNAPLEN_MAX: u64 = (observer_ebpf::CHUNK * observer_ebpf::DATA_CHUNKS) as u64;
 
+/// Has the kernel count how often every program of the machine runs, and how long, while the descriptor is held. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn count_runs() -> std::io::Result<std::os::fd::OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(std::io::Error::other)
+}
+
 /// Records a process tree.
 pub struct Ebpf {
     programs: Programs,

@@ -1,0 +1,147 @@
+//! What happens to a recording once it is concluded: the index, the journal, the hooks, and what has to go to make room. One thread. Knows
+//! conclusions and settings; nothing of processes or events.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    dispatch::Command,
+    hooks::Hooks,
+    index::{Entry, Index},
+    journal::Journal,
+    recorder::Outcome,
+    settings::{Retention, Settings},
+    spool::Spool,
+};
+use crate::words::units;
+
+/// How often age and free space are looked at when nothing happens.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// What the keeper works with, and others look at.
+#[derive(Clone)]
+pub(super) struct Kept {
+    /// The sessions there are.
+    pub(super) index: Arc<Mutex<Index>>,
+    /// What holds now; replaced when the configuration is read anew.
+    pub(super) retention: Arc<Mutex<Retention>>,
+    /// What is done about findings; likewise.
+    pub(super) hooks: Arc<Mutex<Hooks>>,
+    /// Sessions kept because something was wrong, since the start.
+    pub(super) promoted: Arc<AtomicU64>,
+    /// Where it is said.
+    pub(super) journal: Arc<Journal>,
+}
+
+/// Works until nobody can have anything to conclude any more.
+pub(super) fn work(outcomes: &Receiver<Outcome>, kept: &Kept, spool: &Spool, commands: &Sender<Command>) {
+    let mut paused = false;
+    let mut looked = Instant::now();
+    make_room(kept, spool, commands, &mut paused);
+    loop {
+        match outcomes.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())) {
+            Ok(outcome) => take(outcome, kept, spool),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if looked.elapsed() >= LOOK_EVERY || paused {
+            looked = Instant::now();
+            make_room(kept, spool, commands, &mut paused);
+        }
+    }
+}
+
+fn take(outcome: Outcome, kept: &Kept, spool: &Spool) {
+    match outcome {
+        Outcome::Kept { plan, conclusion, over } => {
+            let entry = Entry {
+                id: conclusion.id.clone(),
+                uid: plan.uid,
+                path: conclusion.path.clone(),
+                began_ns: jiff::Timestamp::now().as_nanosecond(),
+                bytes: conclusion.bytes,
+                healthy: !conclusion.is_trouble(),
+                pinned: false,
+            };
+            if let Err(error) = lock(&kept.index).add(&entry) {
+                tracing::warn!(session = entry.id, "cannot enter a session in the index: {error:#}");
+            }
+            if conclusion.is_trouble() && plan.rule.is_some() {
+                let report = conclusion.report(&plan);
+                kept.promoted.fetch_add(1, Ordering::Relaxed);
+                kept.journal.report(&report);
+                lock(&kept.hooks).fire(&report);
+            }
+            if over {
+                spool.done(&plan.id);
+            }
+        }
+        Outcome::Dropped { plan } => spool.done(&plan.id),
+        Outcome::Failed { plan, why } => {
+            tracing::warn!(session = plan.id, pid = plan.root.0, "cannot record: {why}");
+            spool.done(&plan.id);
+        }
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what has to go, and says when that does not help.
+fn make_room(kept: &Kept, spool: &Spool, commands: &Sender<Command>, paused: &mut bool) {
+    let retention = lock(&kept.retention).clone();
+    let mut index = lock(&kept.index);
+    let free_bytes = super::free_bytes(spool.base());
+    let entries = index.list().unwrap_or_default();
+    let _ = (&entries, &mut index);
+    let full = free_bytes < retention.min_free.0;
+    if full != *paused {
+        *paused = full;
+        let why = full.then(|| {
+            format!(
+                "less than {} is free in {}, and there is nothing left to remove; make room, or lower retention.min_free",
+                units::size(retention.min_free.0),
+                spool.base().display()
+            )
+        });
+        match &why {
+            Some(why) => tracing::error!("nothing new is recorded: {why}"),
+            None => tracing::info!("there is room again: recording goes on"),
+        }
+        let _ = commands.send(Command::Pause(why));
+    }
+}
+
+impl Kept {
+    /// Takes over new settings.
+    pub(super) fn set(&self, settings: &Settings) {
+        *lock(&self.retention) = settings.retention.clone();
+        match Hooks::new(&settings.hooks) {
+            Ok(hooks) => *lock(&self.hooks) = hooks,
+            Err(error) => tracing::error!("the hooks stay as they are: {error}"),
+        }
+    }
+
+    /// Pins a session, or lets it go again; `uid`: only if it is theirs.
+    pub(super) fn pin(&self, id: &str, on: bool, uid: Option<u32>) -> Result<(), String> {
+        match lock(&self.index).pin(id, uid, on) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("the service has no session {id} of yours; `observer ls` lists them")),
+            Err(error) => Err(format!("cannot pin {id}: {error:#}")),
+        }
+    }
+
+    /// Sessions there are, bytes they take, and how many were kept since the start because something was wrong.
+    pub(super) fn totals(&self) -> (u64, u64, u64) {
+        let entries = lock(&self.index).list().unwrap_or_default();
+        let bytes = entries.iter().map(|entry| entry.bytes).sum();
+        (entries.len() as u64, bytes, self.promoted.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,115 @@
+//! The service's directory: whose sessions lie where, and which recordings are under way, so that they can be gone on with after a crash.
+//! Knows files and plans; nothing of processes or clients.
+
+use std::{
+    collections::HashMap,
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{dispatch::Answer, plan::Plan};
+use crate::session::StateDir;
+
+/// Where the plans of what is under way are.
+const RUNNING: &str = "running";
+
+/// See the module. Copies are the same directory.
+#[derive(Clone)]
+pub(super) struct Spool {
+    base: PathBuf,
+    /// The group that may read all sessions.
+    group: Option<u32>,
+    /// Recordings that are being concluded, and who waits for that.
+    ending: Arc<Mutex<HashMap<String, Vec<Answer<()>>>>>,
+}
+
+impl Spool {
+    /// Opens the directory, and makes what is missing in it.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) fn new(base: &Path, group: Option<u32>) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o711).create(base)?;
+        match DirBuilder::new().mode(0o700).create(base.join(RUNNING)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        Ok(Self { base: base.to_owned(), group, ending: Arc::default() })
+    }
+
+    /// The directory itself.
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The group that may read all sessions.
+    pub(super) const fn group(&self) -> Option<u32> {
+        self.group
+    }
+
+    /// The directory of a plan's owner; from now on the plan is under way.
+    pub(super) fn open(&self, plan: &Plan) -> Result<StateDir, String> {
+        let dir = self.dir_of(plan)?;
+        let path = self.running(&plan.id);
+        let json = serde_json::to_vec(plan).map_err(|error| error.to_string())?;
+        let write = || {
+            let aside = path.with_extension("part");
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            file.write_all(&json)?;
+            fs::rename(&aside, &path)
+        };
+        write().map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(dir)
+    }
+
+    /// The directory of a plan's owner.
+    pub(super) fn dir_of(&self, plan: &Plan) -> Result<StateDir, String> {
+        StateDir::service(&self.base, plan.uid, plan.gid, self.group).map_err(|error| error.to_string())
+    }
+
+    /// What was under way when we were ended. What cannot be read is removed, and said.
+    pub(super) fn left_over(&self) -> Vec<Plan> {
+        let entries = fs::read_dir(self.base.join(RUNNING)).into_iter().flatten().flatten();
+        let mut plans = Vec::new();
+        for path in entries.map(|entry| entry.path()) {
+            let plan = fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok());
+            match plan {
+                Some(plan) => plans.push(plan),
+                None => {
+                    tracing::warn!("cannot read {}: what it was about is not gone on with", path.display());
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        plans
+    }
+
+    /// A recording is over and will be concluded; who waits for that is told by [`Spool::done`].
+    pub(super) fn ends(&self, id: &str, waiting: Vec<Answer<()>>) {
+        self.lock().entry(id.to_owned()).or_default().extend(waiting);
+    }
+
+    /// Whether it is being concluded.
+    pub(super) fn is_ending(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
+    /// It is concluded.
+    pub(super) fn done(&self, id: &str) {
+        let _ = fs::remove_file(self.running(id));
+        for answer in self.lock().remove(id).into_iter().flatten() {
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    fn running(&self, id: &str) -> PathBuf {
+        self.base.join(RUNNING).join(format!("{id}.json"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Answer<()>>>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
