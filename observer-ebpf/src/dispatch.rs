@@ -6,6 +6,7 @@ use observer_ebpf::{SLOW_NS, Slow, Thread, kind};
 use crate::{
     emit::{bulk, bytes, call_header, now, ticks},
     kernel::{call, ids, is_compat, is_exec, is_watched, number},
+    rules::idle,
     tables::{ENTER, EXIT, THREADS},
 };
 
@@ -20,6 +21,9 @@ pub const SINCE_ATTACH: i32 = -2;
 /// `sys_enter(struct pt_regs *regs, long id)`
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
+    if idle() {
+        return 0;
+    }
     let Some(thread) = THREADS.get_ptr_mut(ids().1) else { return 0 };
     if is_compat() {
         unsafe { (*thread).nr = NONE };
@@ -47,6 +51,9 @@ pub fn sys_enter(ctx: RawTracePointContext) -> i32 {
 /// `sys_exit(struct pt_regs *regs, long ret)`
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
+    if idle() {
+        return 0;
+    }
     let Some(thread) = THREADS.get_ptr_mut(ids().1) else { return 0 };
     let Thread { enter_ns, enter_ticks, nr, armed, .. } = unsafe { *thread };
     unsafe { (*thread).nr = NONE };

@@ -1,5 +1,8 @@
 //! The kernel fields the programs follow. Knows their names; where they stand is the running kernel's to say.
 
+/// In place of an offset or a length: there is no such thing.
+pub const ABSENT: u32 = u32::MAX;
+
 /// Declares the kernel fields the programs follow, once: the struct that carries their offsets, and the names to look them up by.
 macro_rules! kernel_fields {
     ($($name:ident: $owner:ident $member:literal,)*) => {
@@ -10,7 +13,8 @@ macro_rules! kernel_fields {
         #[cfg_attr(not(target_arch = "bpf"), derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
         pub struct Kernel { $(#[doc = concat!("`", stringify!($owner), ".", $member, "`")] pub $name: u32,)* }
 
-        /// Structure and member of each field of [`Kernel`], in its order.
+        /// Structure and member of each field of [`Kernel`], in its order. `a|b` is whichever of the two there is; `a|` may be missing,
+        /// and then stands at [`ABSENT`].
         pub const KERNEL_FIELDS: &[(&str, &str)] = &[$((stringify!($owner), $member),)*];
         const _: () = assert!(size_of::<Kernel>() == 4 * KERNEL_FIELDS.len());
     };
@@ -39,6 +43,12 @@ kernel_fields! {
     mm_env_start: mm_struct "env_start",
     mm_env_end: mm_struct "env_end",
     mm_exe_file: mm_struct "exe_file",
+    mm_flags: mm_struct "flags|",
+    task_cgroups: task_struct "cgroups|",
+    css_set_cgroup: css_set "dfl_cgrp|",
+    cgroup_node: cgroup "kn|",
+    node_name: kernfs_node "name|",
+    node_parent: kernfs_node "parent|__parent|",
     bprm_filename: linux_binprm "filename",
     bprm_argc: linux_binprm "argc",
     bprm_envc: linux_binprm "envc",

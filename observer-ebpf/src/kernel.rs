@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     programs::RawTracePointContext,
 };
-use observer_ebpf::{Ends, FdFacts, Kernel, Processor, Settings, WALK_MAX, WATCHED_WORDS, flag};
+use observer_ebpf::{ABSENT, Ends, FdFacts, Kernel, Processor, Settings, WALK_MAX, WATCHED_WORDS, flag};
 
 use crate::tables::{CALL, Call, SCRATCH, SCRATCH_LEN, Walk};
 
@@ -35,9 +35,11 @@ pub const AGAIN: i64 = 0;
 pub const STOP: i64 = 1;
 
 /// Runs `round` up to `most` times. `bpf_loop`: the verifier walks one round, however many there are. State lives in [`CALL`].
+/// Returns how many there were.
 #[inline(always)]
-pub fn rounds(most: usize, round: extern "C" fn(u64, u64) -> i64) {
-    unsafe { bpf_loop(most as u32, round as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+pub fn rounds(most: usize, round: extern "C" fn(u64, u64) -> i64) -> u64 {
+    let done = unsafe { bpf_loop(most as u32, round as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+    if done < 0 { 0 } else { done as u64 }
 }
 
 pub const S_IFMT: u32 = 0o170_000;
@@ -299,6 +301,52 @@ extern "C" fn step(_round: u64, _: u64) -> i64 {
         return STOP;
     }
     let name: u64 = read(walk.dentry, offset!(dentry_name));
+    let n = unsafe { bpf_probe_read_kernel_str(space.add(pos as usize).cast(), 256, name as *const _) };
+    if n <= 0 {
+        return STOP;
+    }
+    walk.pos = pos + n as u64;
+    walk.dentry = parent;
+    AGAIN
+}
+
+/// Writes the components of the current task's cgroup (version 2) likewise. `None` when this kernel's cgroups are unknown.
+#[inline(always)]
+pub fn walk_cgroup(pos: u64) -> Option<u64> {
+    let (cgroups, cgroup, node) = (offset!(task_cgroups), offset!(css_set_cgroup), offset!(cgroup_node));
+    let (name, parent) = (offset!(node_name), offset!(node_parent));
+    if cgroups == ABSENT || cgroup == ABSENT || node == ABSENT || name == ABSENT || parent == ABSENT {
+        return None;
+    }
+    let call = call()?;
+    let set: u64 = read(current(), cgroups);
+    let first: u64 = read(read::<u64>(set, cgroup), node);
+    call.walk = Walk { pos, mount: 0, dentry: first, root_mount: 0, root_dentry: 0, whole: 0 };
+    rounds(WALK_MAX, step_cgroup);
+    if call.walk.whole == 0 {
+        call.flags |= u32::from(flag::CUT);
+    }
+    Some(call.walk.pos)
+}
+
+/// One component.
+extern "C" fn step_cgroup(_round: u64, _: u64) -> i64 {
+    let (Some(space), Some(call)) = (scratch(), call()) else { return STOP };
+    let walk = &mut call.walk;
+    if walk.dentry == 0 {
+        return STOP;
+    }
+    let parent: u64 = read(walk.dentry, offset!(node_parent));
+    if parent == 0 {
+        // The root, which has no name.
+        walk.whole = 1;
+        return STOP;
+    }
+    let pos = walk.pos;
+    if pos > (SCRATCH_LEN - 256) as u64 {
+        return STOP;
+    }
+    let name: u64 = read(walk.dentry, offset!(node_name));
     let n = unsafe { bpf_probe_read_kernel_str(space.add(pos as usize).cast(), 256, name as *const _) };
     if n <= 0 {
         return STOP;

@@ -3,8 +3,9 @@
 #![no_std]
 
 mod fields;
+pub mod glob;
 
-pub use fields::{KERNEL_FIELDS, Kernel};
+pub use fields::{ABSENT, KERNEL_FIELDS, Kernel};
 
 /// Derives what the user half needs to decode without `unsafe`.
 macro_rules! wire {
@@ -52,6 +53,14 @@ pub const FUNCTION_MAX: usize = 64;
 pub const EXCEPTION_MAX: usize = 64;
 /// Interpreters whose layout is known at one time.
 pub const PYTHONS_MAX: u32 = 64;
+/// Rules that can hold at one time. A power of two: a masked number is an index the verifier believes.
+pub const RULES_MAX: usize = 32;
+/// Bytes of all patterns of one rule, compiled. A power of two likewise.
+pub const RULE_BYTES: usize = 1024;
+/// Bytes of a command line that rules are compared with; what comes after is not looked at.
+pub const RULE_ARGS_MAX: usize = 8 * 1024;
+/// Steps of [`glob::Glob`] that all rules together get for one program that is started: about a millisecond.
+pub const RULE_STEPS: u32 = 128 * 1024;
 /// Words of 64 system calls each, in [`Processor::watched`].
 pub const WATCHED_WORDS: usize = 8;
 /// A call that lasts longer is reported when it returns.
@@ -97,8 +106,10 @@ pub mod kind {
     pub const IMPORT_END: u16 = 18;
     /// [`crate::ImportStart`] of an import statement, whether or not the module is loaded
     pub const IMPORT_CALL: u16 = 19;
+    /// No record: rules that could not be decided for a program, because it would have taken too long
+    pub const RULE: u16 = 20;
     /// One more than the last.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
     /// Loss counters: a power of two, so that a masked kind is an index the verifier believes.
     pub const SLOTS: usize = 32;
     /// Names, for loss reports.
@@ -123,6 +134,7 @@ pub mod kind {
         "import",
         "import-end",
         "import-call",
+        "rule",
     ];
 }
 
@@ -192,8 +204,8 @@ wire! {
 
 wire! {
     /// A program was started. Tail: file name as given, then the components (leaf first, each ended by NUL) of the executable, the
-    /// working directory, and of descriptors 0, 1, 2; lengths in order.
-    pub struct Exec = 760 {
+    /// working directory, of descriptors 0, 1, 2, and of the cgroup; lengths in order.
+    pub struct Exec = 776 {
         /// Common part.
         pub header: Header,
         /// The thread that called.
@@ -230,6 +242,15 @@ wire! {
         pub exe_len: u32,
         /// Bytes of the working directory's components.
         pub cwd_len: u32,
+        /// Bytes of the components of its cgroup (version 2); [`ABSENT`] when this kernel's cgroups are unknown.
+        pub cgroup_len: u32,
+        /// The rule by which it is tracked from here on; 0: it was tracked already.
+        pub rule: u32,
+        /// The two bits of `mm->flags` that say who may look into it (`include/linux/sched/coredump.h`): 0 nobody, 1 its user, 2 root;
+        /// [`ABSENT`] when this kernel's are unknown.
+        pub dumpable: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
         /// Resource limits: soft, hard, for each.
         pub limits: [u64; 2 * RLIMITS],
         /// Supplementary groups.
@@ -528,6 +549,70 @@ wire! {
         /// Keeps the size a multiple of eight.
         pub pad: u32,
     }
+}
+
+wire! {
+    /// Which programs are tracked from their start.
+    pub struct Rule = 1056 {
+        /// What user space calls it; never 0.
+        pub id: u32,
+        /// Bits of [`rule_flag`].
+        pub flags: u32,
+        /// The real user it asks for.
+        pub uid: u32,
+        /// Keeps the size a multiple of eight.
+        pub pad: u32,
+        /// Where its patterns end in `bytes`: they stand one after another in the order of [`pattern`]. An empty one asks for nothing.
+        pub ends: [u32; pattern::COUNT],
+        /// The patterns, as [`glob`] has them.
+        pub bytes: [u8; RULE_BYTES],
+    }
+}
+
+/// Bits of [`Rule::flags`].
+pub mod rule_flag {
+    /// It asks for a user.
+    pub const UID: u32 = 1;
+}
+
+/// What the patterns of a [`Rule`] are compared with.
+pub mod pattern {
+    /// The file that was given to `execve`, and the executable.
+    pub const EXE: usize = 0;
+    /// The command line.
+    pub const ARGS: usize = 1;
+    /// The cgroup.
+    pub const UNIT: usize = 2;
+    /// The cgroup again.
+    pub const CGROUP: usize = 3;
+    /// How many.
+    pub const COUNT: usize = 4;
+}
+
+wire! {
+    /// All rules: value of the `RULES` table, of which one holds.
+    pub struct Rules = 33_800 {
+        /// How many.
+        pub len: u32,
+        /// 1 when one of them asks for more of a file than its name.
+        pub paths: u32,
+        /// They; the first that fits counts.
+        pub rules: [Rule; RULES_MAX],
+    }
+}
+
+/// Places of the table `STATE`.
+pub mod state {
+    /// When a program was last tracked by a rule, in nanoseconds; written by the kernel half only.
+    pub const ENTERED: u32 = 0;
+    /// What [`ENTERED`] was when user space saw that nothing was tracked; another number: something may be.
+    pub const IDLE_AT: u32 = 1;
+    /// Which entry of `RULES` holds.
+    pub const HOLDS: u32 = 2;
+    /// How many.
+    pub const COUNT: u32 = 3;
+    /// In [`HOLDS`]: none.
+    pub const NONE: u64 = 2;
 }
 
 wire! {

@@ -8,6 +8,7 @@ mod file;
 mod import;
 mod kernel;
 mod process;
+mod rules;
 mod signal;
 mod socket;
 mod stream;

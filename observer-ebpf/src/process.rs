@@ -6,8 +6,8 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use observer_ebpf::{
-    ARGS_CHUNKS, Args, CHUNK, Exec, Exit, ExitCall, Fork, GROUPS_MAX, Header, RLIMITS, Thread, VITAL_ARGS,
-    flag, kind,
+    ABSENT, ARGS_CHUNKS, Args, CHUNK, Exec, Exit, ExitCall, Fork, GROUPS_MAX, Header, RLIMITS, Thread,
+    VITAL_ARGS, flag, kind,
 };
 
 use crate::{
@@ -15,12 +15,15 @@ use crate::{
     emit::{bulk, bytes, call_header, header, lost, vital, vital_has_room},
     kernel::{
         AGAIN, STOP, argument, at_most, call, current, describe_fd, ids, kernel_string, offset, read, rounds,
-        scratch, walk,
+        scratch, walk, walk_cgroup,
     },
+    rules::{self, entered},
     tables::{PROCESSES, SCRATCH_LEN, THREADS},
 };
 
 const SIGNAL_GROUP_EXIT: u32 = 4;
+/// `MMF_DUMPABLE_MASK` (`include/linux/sched/coredump.h`, since 6.18 `include/linux/mm_types.h`).
+const DUMPABLE: u32 = 3;
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
@@ -57,8 +60,17 @@ pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = ids();
+    let mut rule = 0;
     if PROCESSES.get_ptr(tgid).is_none() {
-        return 0;
+        rule = rules::fitting(ctx.arg(2));
+        if rule == 0 {
+            return 0;
+        }
+        entered();
+        if PROCESSES.insert(tgid, 1, 0).is_err() {
+            lost(kind::TABLE);
+            return 0;
+        }
     }
     let old_tid: u32 = ctx.arg(1);
     // A thread that is not the leader takes the leader's id.
@@ -77,6 +89,8 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let exec = unsafe { &mut *exec };
     exec.header = header(kind::EXEC);
     exec.old_tid = old_tid;
+    exec.rule = rule;
+    exec.pad = 0;
     let parent: u64 = read(task, offset!(task_real_parent));
     exec.ppid = read(parent, offset!(task_tgid));
     exec.argc = read(bprm, offset!(bprm_argc));
@@ -88,6 +102,10 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let env_end: u64 = read(mm, offset!(mm_env_end));
     exec.arg_len = arg_end - start;
     exec.env_len = env_end - arg_end;
+    exec.dumpable = match offset!(mm_flags) {
+        ABSENT => ABSENT,
+        flags => read::<u32>(mm, flags) & DUMPABLE,
+    };
 
     let cred: u64 = read(task, offset!(task_cred));
     exec.uid = read(cred, offset!(cred_uid));
@@ -130,6 +148,14 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     pos = describe_fd(0, &mut exec.stdio[0], pos);
     pos = describe_fd(1, &mut exec.stdio[1], pos);
     pos = describe_fd(2, &mut exec.stdio[2], pos);
+    exec.cgroup_len = match walk_cgroup(pos) {
+        Some(end) => {
+            let len = (end - pos) as u32;
+            pos = end;
+            len
+        }
+        None => ABSENT,
+    };
     exec.header.flags = call.flags as u16;
     let at_ns = exec.header.at_ns;
     let len = at_most(pos, SCRATCH_LEN as u64);

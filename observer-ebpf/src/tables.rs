@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use observer_ebpf::{PYTHONS_MAX, Python, Socket, Thread, kind};
+use observer_ebpf::{PYTHONS_MAX, Python, Rules, Socket, Thread, glob::Glob, kind, state};
 
 /// Tracked processes by thread group id: presence is what counts.
 #[map]
@@ -25,6 +25,14 @@ pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(64, 0);
 /// Where things stand in the builds of CPython that are probed, by the probe's cookie.
 #[map]
 pub static PYTHONS: Array<Python> = Array::with_max_entries(PYTHONS_MAX, 0);
+
+/// The rules that hold, and those that held before or will hold next.
+#[map]
+pub static RULES: Array<Rules> = Array::with_max_entries(2, 0);
+
+/// What is counted or switched, at the places of [`state`].
+#[map]
+pub static STATE: Array<u64> = Array::with_max_entries(state::COUNT, 0);
 
 /// Exec, exit, fork, connect: what a flood of the rest must not evict.
 #[map]
@@ -58,6 +66,8 @@ pub struct Call {
     /// Parameters of [`crate::stream`]'s piecewise copy, too many for a BPF call.
     pub carry: Carry,
     pub batch: Batch,
+    /// State of [`crate::rules`].
+    pub search: Search,
 }
 
 /// The messages of one call that are still to be looked at.
@@ -100,6 +110,47 @@ pub struct Carry {
     pub mode: u32,
     pub kind: u32,
     pub flags: u32,
+}
+
+/// Part of the scratch space, from its first byte to behind its last.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+/// Where the search for a rule stands.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Search {
+    pub bprm: u64,
+    pub glob: Glob,
+    /// Which entry of `RULES` holds.
+    pub holds: u32,
+    /// The rule that is looked at, by its place.
+    pub rule: u32,
+    /// The id of the one that fits; 0: none so far.
+    pub found: u32,
+    pub uid: u32,
+    /// Steps that are left.
+    pub steps: u32,
+    /// 1 when something could not be decided.
+    pub undecided: u32,
+    /// Where the scratch space is free.
+    pub free: u32,
+    /// The texts made so far; empty before.
+    pub name: Span,
+    pub exe: Span,
+    pub args: Span,
+    pub cgroup: Span,
+    /// Of the file name, what is not yet taken apart.
+    pub left: u32,
+    /// Where the component ends that is being looked at.
+    pub component_end: u32,
+    /// 1 when the file's name is enough, without its folders.
+    pub leaf_only: u32,
+    pub pad: u32,
 }
 
 #[map]

@@ -172,6 +172,8 @@ impl<'a> Case<'a> {
     pub fn lost(&self, kind: Kind) -> u64 {
         let is_of = |hop: Hop, what: &str| match what {
             _ if matches!(hop, Hop::KernelTable) => true,
+            // Of a program that is in no session.
+            _ if matches!(hop, Hop::Rules) => false,
             "file" | "open" | "stat" | "access" | "readlink" | "scan" | "chdir" => kind == Kind::Files,
             "output" => kind == Kind::Output,
             "data" | "stream" | "connect" | "connected" | "socket" | "close" | "disconnect" => {

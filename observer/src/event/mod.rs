@@ -467,6 +467,8 @@ pub enum Hop {
     Ring,
     /// The kernel's table of tracked processes, threads or sockets was full.
     KernelTable,
+    /// Comparing a program with the rules would have taken the kernel half too long: it is not recorded.
+    Rules,
     /// The source could not decode a record.
     Decode,
     /// The way from the source to the session was full.

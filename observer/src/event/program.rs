@@ -32,6 +32,15 @@ pub struct Exec {
     pub tty: Known<String>,
     /// Where descriptors 0, 1 and 2 lead.
     pub stdio: Vec<Known<FdTarget>>,
+    /// Its control group (version 2), as a path from the root of the hierarchy: `/system.slice/worker.service`.
+    #[serde(default = "Known::<String>::unknown")]
+    pub cgroup: Known<String>,
+    /// The rule by which it is recorded from here on; 0 when it was recorded already. Not kept: it means something to whoever set the rules.
+    #[serde(skip)]
+    pub rule: Option<u32>,
+    /// Whether the kernel lets the user it runs as look into it: not, when it has got rights that this user has not. Not kept.
+    #[serde(skip)]
+    pub dumpable: Option<bool>,
 }
 
 /// A file that was executed.

@@ -75,6 +75,9 @@ pub(crate) fn exec(argv: &[&str]) -> Body {
             inode: 77,
             other_end: Known::not_collected(),
         })],
+        cgroup: Known::unknown(),
+        rule: None,
+        dumpable: None,
     }))
 }
 

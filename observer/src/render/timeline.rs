@@ -291,6 +291,7 @@ pub fn sender_text(sender: &Known<Sender>, code: i32) -> String {
 pub const fn hop_text(hop: Hop) -> &'static str {
     match hop {
         Hop::Ring => "kernel's ring buffer",
+        Hop::Rules => "rules",
         Hop::KernelTable => "kernel's table of processes and sockets",
         Hop::Decode => "decoder",
         Hop::Channel => "way to the session",

@@ -127,6 +127,12 @@ pub fn name(pid: u32) -> Option<String> {
     read(pid, "comm").map(|name| String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
+/// The control group (version 2) of a process, as a path from the root of the hierarchy; `None` too where there is none.
+pub fn cgroup(pid: u32) -> Option<String> {
+    let groups = String::from_utf8(read(pid, "cgroup")?).ok()?;
+    groups.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 /// The working directory of a thread.
 pub fn cwd(tid: u32) -> Option<String> {
     link(tid, "cwd")
@@ -335,6 +341,9 @@ pub(super) fn exec(pid: u32, mut pipes: Option<&mut PipeHolders>) -> Exec {
         limits: or_unknown(limits(pid)),
         tty: terminal(pid),
         stdio: (0..3).map(|fd| fd_target(pid, fd, pipes.as_deref_mut())).collect(),
+        cgroup: or_unknown(cgroup(pid)),
+        rule: None,
+        dumpable: None,
     }
 }
 
@@ -448,6 +457,7 @@ mod tests {
         assert_eq!(exec.argv, Known::Is(std::env::args().collect()));
         assert_eq!(exec.cwd, Known::Is(std::env::current_dir().unwrap().to_string_lossy().into_owned()));
         assert_eq!(exec.limits.get().unwrap().len(), 16);
+        assert!(exec.cgroup.get().is_none_or(|cgroup| cgroup.starts_with('/')), "{:?}", exec.cgroup);
         assert!(events.iter().all(|event| event.observed_from == Origin::Proc));
     }
 

@@ -189,6 +189,9 @@ fn exec(words: &[&str], variable: &str, cwd: &str) -> Body {
         limits: Known::unknown(),
         tty: Known::none(),
         stdio: Vec::new(),
+        cgroup: Known::unknown(),
+        rule: None,
+        dumpable: None,
     }))
 }
 

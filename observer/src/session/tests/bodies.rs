@@ -38,6 +38,9 @@ fn exec() -> Exec {
             }),
             Known::not_collected(),
         ],
+        cgroup: Known::Is("/system.slice/worker.service".into()),
+        rule: None,
+        dumpable: None,
     }
 }
 

@@ -91,6 +91,13 @@ impl<'a> Btf<'a> {
         (bits % 8 == 0).then_some(bits / 8)
     }
 
+    /// Byte offset of the first of `paths`, separated by `|`, that there is; an empty one is always there, at [`observer_ebpf::ABSENT`].
+    pub(super) fn first_offset(&self, owner: &str, paths: &str) -> Option<u32> {
+        paths.split('|').find_map(|path| {
+            if path.is_empty() { Some(observer_ebpf::ABSENT) } else { self.offset(owner, path) }
+        })
+    }
+
     /// Offset in bits and type of a member, anonymous structures and unions included.
     fn member(&self, id: u32, name: &[u8], depth: u32) -> Option<(u32, u32)> {
         let id = self.resolve(id)?;
@@ -147,9 +154,12 @@ mod tests {
         let data = std::fs::read("/sys/kernel/btf/vmlinux").expect("this machine has BTF");
         let fields = observer_ebpf::KERNEL_FIELDS;
         let btf = Btf::parse(&data, fields).expect("parses");
-        for (owner, path) in fields {
-            assert!(btf.offset(owner, path).is_some(), "{owner}.{path}");
+        for (owner, paths) in fields {
+            assert!(paths.split('|').any(|path| btf.offset(owner, path).is_some()), "{owner}.{paths}");
         }
+        assert_eq!(btf.first_offset("task_struct", "no_such_member|"), Some(observer_ebpf::ABSENT));
+        assert_eq!(btf.first_offset("task_struct", "no_such_member|pid"), btf.offset("task_struct", "pid"));
+        assert_eq!(btf.first_offset("no_such_struct", "no_such_member"), None);
         assert_eq!(btf.offset("task_struct", "no_such_member"), None);
     }
 }

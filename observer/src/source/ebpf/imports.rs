@@ -25,17 +25,21 @@ const MOST_AHEAD: usize = 6;
 /// Interpreters probed in one observation.
 const MOST: usize = 64;
 
-/// What is known of the files that hold interpreters, by device and inode.
+/// What is known of the files that hold interpreters.
 #[derive(Default)]
 pub(super) struct Interpreters {
-    holders: HashMap<(u64, u64), Holder>,
+    /// With the time of their last change: a file may be written over.
+    holders: HashMap<(u64, u64, i64), Holder>,
+    /// How many are probed.
     probed: u32,
 }
 
 struct Holder {
     version: Option<String>,
-    /// Since when it is probed, or why it is not.
-    probed: Result<u64, String>,
+    /// Where it imports, or why that is not known.
+    entrance: Result<Entrance, String>,
+    /// Since when it is probed, or why it is not; `None` when its probes were let go of.
+    probed: Option<Result<u64, String>>,
 }
 
 impl Interpreters {
@@ -56,7 +60,7 @@ impl Interpreters {
     pub(super) fn started(&mut self, programs: &mut Programs, event: &Event, exec: &Exec) -> Option<Event> {
         interpreter::of_exec(event.pid, exec, |executable, holder, root| {
             let known = self.probe(programs, executable, holder, root);
-            let (imports, why) = match known.map(|holder| &holder.probed) {
+            let (imports, why) = match known.and_then(|holder| holder.probed.as_ref()) {
                 Some(Ok(since_ns)) if *since_ns <= event.at_ns => (ImportSight::Seen, None),
                 Some(Ok(_)) => {
                     let why = "the interpreter was not expected, or ran already, and was probed only then";
@@ -69,6 +73,17 @@ impl Interpreters {
         })
     }
 
+    /// All probes were let go of: each is taken again when it is needed.
+    pub(super) fn rest(&mut self) {
+        self.probed = 0;
+        if self.holders.len() >= MOST {
+            self.holders.clear();
+        }
+        for holder in self.holders.values_mut() {
+            holder.probed = None;
+        }
+    }
+
     fn probe(
         &mut self,
         programs: &mut Programs,
@@ -78,33 +93,41 @@ impl Interpreters {
     ) -> Option<&Holder> {
         let file = installed::inside(root, holder);
         let meta = fs::metadata(&file).ok()?;
-        let key = (meta.dev(), meta.ino());
+        let key = (meta.dev(), meta.ino(), meta.mtime());
         if !self.holders.contains_key(&key) {
             if self.holders.len() >= MOST {
                 return None;
             }
-            let holder = self.place(programs, executable, &file);
-            self.holders.insert(key, holder);
+            self.holders.insert(key, look(executable, &file));
         }
-        self.holders.get(&key)
+        let holder = self.holders.get_mut(&key)?;
+        if holder.probed.is_none() {
+            holder.probed = Some(match &holder.entrance {
+                Ok(entrance) => {
+                    let slot = self.probed;
+                    self.probed += 1;
+                    programs.probe_imports(slot, &file, entrance).map(|()| proc::monotonic_ns())
+                }
+                Err(why) => Err(why.clone()),
+            });
+        }
+        Some(holder)
     }
+}
 
-    fn place(&mut self, programs: &mut Programs, executable: &Path, file: &Path) -> Holder {
-        let name =
-            |path: &Path| path.file_name().and_then(|name| installed::minor_in(&name.to_string_lossy()));
-        let minor = name(file).or_else(|| name(executable));
-        let by_name = || minor.map(|minor| format!("3.{minor}"));
-        match entrance::find(file, minor) {
-            Ok(entrance) => {
-                let probed = programs.probe_imports(self.probed, file, &entrance);
-                self.probed += 1;
-                let probed = probed.map(|()| proc::monotonic_ns());
-                Holder { probed, version: entrance.version.or_else(by_name) }
-            }
-            Err(why) => {
-                let text = format!("cannot find where {} imports: {why}", file.display());
-                Holder { probed: Err(text), version: by_name() }
-            }
+/// What a file says of itself.
+fn look(executable: &Path, file: &Path) -> Holder {
+    let name = |path: &Path| path.file_name().and_then(|name| installed::minor_in(&name.to_string_lossy()));
+    let minor = name(file).or_else(|| name(executable));
+    let by_name = || minor.map(|minor| format!("3.{minor}"));
+    match entrance::find(file, minor) {
+        Ok(entrance) => {
+            let version = entrance.version.clone().or_else(by_name);
+            Holder { version, entrance: Ok(entrance), probed: None }
+        }
+        Err(why) => {
+            let text = format!("cannot find where {} imports: {why}", file.display());
+            Holder { version: by_name(), entrance: Err(text), probed: None }
         }
     }
 }

@@ -6,18 +6,21 @@ mod decode;
 mod imports;
 mod programs;
 mod rings;
+mod rules;
+mod tracked;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     os::fd::{AsRawFd, BorrowedFd},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use observer_ebpf::{Thread, kind};
+use observer_ebpf::kind;
 pub use programs::ProgramFacts;
 use programs::{Plain, Programs};
+pub use rules::ExecRule;
 
 use super::{
     Flow, Source, SourceError,
@@ -110,74 +113,6 @@ impl Ebpf {
         Arc::clone(&self.last_facts)
     }
 
-    /// Follows a process that is about to `execve` and all it will start. Until that call succeeds only its failures are recorded.
-    ///
-    /// # Errors
-    /// When the kernel's table is full.
-    pub fn follow(&mut self, pid: Pid) -> Result<(), SourceError> {
-        self.track(pid.0)?;
-        self.track_thread(pid.0, 1)
-    }
-
-    /// Takes a running process and its descendants. What they already are is read from `/proc`.
-    ///
-    /// A process is entered in the kernel's table before its children are listed: whatever it forks later is followed by the
-    /// kernel, whatever it forked before is in the list. So none is missed.
-    ///
-    /// # Errors
-    /// When the process is gone, or the kernel's table is full.
-    pub fn attach(&mut self, root: Pid) -> Result<Vec<Pid>, SourceError> {
-        let mut found = Vec::new();
-        let mut seen = HashSet::new();
-        // Each with the process it is a child of: by the time its own turn comes, that one may have ended.
-        let mut queue = vec![(root.0, None)];
-        while let Some((pid, parent)) = queue.pop() {
-            if !seen.insert(pid) {
-                continue;
-            }
-            self.track(pid)?;
-            let mut tids = HashSet::new();
-            loop {
-                let new: Vec<u32> = proc::threads(pid).into_iter().filter(|tid| tids.insert(*tid)).collect();
-                if new.is_empty() {
-                    break;
-                }
-                for tid in new {
-                    self.track_thread(tid, 0)?;
-                }
-            }
-            if tids.is_empty() {
-                let _ = self.programs.processes.remove(&pid);
-                if pid == root.0 {
-                    return Err(SourceError {
-                        attempted: format!("cannot attach to process {pid}"),
-                        answer: "no such process".into(),
-                        next: "find it with `pgrep -af dramatiq`".into(),
-                    });
-                }
-                continue;
-            }
-            if let Some(parent) = parent {
-                let body = Body::Fork { child: Pid(pid) };
-                self.own.push(own_event(proc::monotonic_ns(), Pid(parent), Tid(parent), body));
-            }
-            self.own.extend(proc::past(pid, &mut self.pipes));
-            queue.extend(proc::children(pid).into_iter().map(|child| (child, Some(pid))));
-            found.push(Pid(pid));
-        }
-        Ok(found)
-    }
-
-    fn track(&mut self, pid: u32) -> Result<(), SourceError> {
-        self.programs.processes.insert(pid, 1, 0).map_err(|answer| full(pid, &answer))
-    }
-
-    fn track_thread(&mut self, tid: u32, armed: u32) -> Result<(), SourceError> {
-        // −2: it may be in a call already, and what that call returns is ours to record.
-        let thread = Thread { enter_ns: proc::monotonic_ns(), enter_ticks: 0, nr: -2, armed, python: 0 };
-        self.programs.threads.insert(tid, Plain(thread), 0).map_err(|answer| full(tid, &answer))
-    }
-
     fn hand_out(&mut self, until_ns: u64, out: &mut Vec<Event>) {
         let from = out.len();
         out.append(&mut self.own);
@@ -208,8 +143,11 @@ impl Ebpf {
                 let new = count.saturating_sub(*before);
                 *before = *count;
                 if new > 0 {
-                    let table = index == usize::from(kind::TABLE);
-                    let hop = if table { Hop::KernelTable } else { Hop::Ring };
+                    let hop = match index as u16 {
+                        kind::TABLE => Hop::KernelTable,
+                        kind::RULE => Hop::Rules,
+                        _ => Hop::Ring,
+                    };
                     out.push(lost(at_ns, hop, kind::NAMES[index], Some(cpu as u32), new));
                 }
             }
@@ -228,6 +166,7 @@ impl Ebpf {
 
     /// Threads that sit in a call, processes that are stopped.
     fn look_over(&mut self) {
+        self.look_for_idleness();
         let now = proc::monotonic_ns();
         self.look_at_imports(now);
         let mut stuck = HashMap::new();

@@ -11,7 +11,9 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
     },
 };
-use observer_ebpf::{KERNEL_FIELDS, Kernel, Processor, Python, Settings, Thread, WATCHED_WORDS, kind};
+use observer_ebpf::{
+    ABSENT, KERNEL_FIELDS, Kernel, Processor, Python, Rules, Settings, Thread, WATCHED_WORDS, kind,
+};
 use syscalls::Sysno;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -102,8 +104,13 @@ pub(super) struct Programs {
     pub(super) threads: BpfHashMap<MapData, u32, Plain<Thread>>,
     pub(super) ports: BpfHashMap<MapData, u16, u8>,
     pythons: Array<MapData, Plain<Python>>,
-    /// The probes at import statements.
-    calls: Vec<UProbeLinkId>,
+    /// What the kernel half compares programs with, and which of the two entries holds.
+    pub(super) rules: Array<MapData, Plain<Rules>>,
+    pub(super) state: Array<MapData, u64>,
+    /// Whether the kernel's cgroups are known.
+    pub(super) cgroups: bool,
+    /// The probes in interpreters, by the program that runs there.
+    probes: Vec<(&'static str, UProbeLinkId)>,
     pub(super) lost: PerCpuArray<MapData, [u64; kind::SLOTS]>,
     pub(super) vital: RingBuf<MapData>,
     pub(super) bulk: RingBuf<MapData>,
@@ -134,7 +141,7 @@ fn kernel() -> Result<Kernel, SourceError> {
         .ok_or_else(|| error(format!("cannot use {PATH}"), "not BTF of this machine's byte order", next))?;
     let mut offsets = Vec::with_capacity(KERNEL_FIELDS.len());
     for (owner, member) in KERNEL_FIELDS {
-        let offset = btf.offset(owner, member).ok_or_else(|| {
+        let offset = btf.first_offset(owner, member).ok_or_else(|| {
             error(
                 format!("cannot find {owner}.{member} in {PATH}"),
                 "no such member",
@@ -170,6 +177,8 @@ impl Programs {
     /// Loads and attaches everything. Nothing is recorded until a process is entered in `processes`.
     pub(super) fn load(snaplen: u64) -> Result<Self, SourceError> {
         let kernel = Plain(kernel()?);
+        let Kernel { task_cgroups, css_set_cgroup, cgroup_node, node_name, node_parent, .. } = kernel.0;
+        let cgroups = ![task_cgroups, css_set_cgroup, cgroup_node, node_name, node_parent].contains(&ABSENT);
         let processor = Plain(Processor {
             args: REGISTERS.0,
             nr: REGISTERS.1,
@@ -234,7 +243,10 @@ impl Programs {
             threads: map!("THREADS"),
             ports: map!("PORTS"),
             pythons: map!("PYTHONS"),
-            calls: Vec::new(),
+            rules: map!("RULES"),
+            state: map!("STATE"),
+            cgroups,
+            probes: Vec::new(),
             lost: map!("LOST"),
             vital: map!("VITAL"),
             bulk: map!("BULK"),
@@ -293,19 +305,27 @@ impl Programs {
             let point = UProbeAttachPoint { location, cookie: Some(slot.into()) };
             let link =
                 program.attach(point, file, UProbeScope::AllProcesses).map_err(|answer| refused(&answer))?;
-            if name == IMPORT_CALL {
-                self.calls.push(link);
-            }
+            self.probes.push((name, link));
         }
         Ok(())
     }
 
     /// Lets go of the probes at import statements. Whether there were any.
     pub(super) fn forget_calls(&mut self) -> bool {
-        let program = self.ebpf.program_mut(IMPORT_CALL).and_then(|program| program.try_into().ok());
-        let Some(program): Option<&mut UProbe> = program else { return false };
-        let any = !self.calls.is_empty();
-        for link in self.calls.drain(..) {
+        self.let_go(|name| name == IMPORT_CALL)
+    }
+
+    /// Lets go of all probes in interpreters. Whether there were any.
+    pub(super) fn forget_imports(&mut self) -> bool {
+        self.let_go(|_| true)
+    }
+
+    fn let_go(&mut self, of: impl Fn(&str) -> bool) -> bool {
+        let links: Vec<_> = self.probes.extract_if(.., |(name, _)| of(name)).collect();
+        let any = !links.is_empty();
+        for (name, link) in links {
+            let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+            let Some(program): Option<&mut UProbe> = program else { continue };
             let _ = program.detach(link);
         }
         any

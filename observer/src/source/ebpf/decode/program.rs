@@ -15,6 +15,9 @@ const PATIENCE_NS: u64 = 500_000_000;
 /// The kernel's own limit of arguments and environment (`fs/exec.c`): three quarters of 8 MiB.
 const ARGS_LIMIT: u64 = 6 * 1024 * 1024 + 4096;
 
+/// `include/linux/sched/coredump.h`
+const SUID_DUMP_USER: u32 = 1;
+
 /// A program started whose arguments and environment come in pieces.
 pub(super) struct Waiting {
     event: Event,
@@ -105,6 +108,10 @@ impl Decoder {
             };
             stdio.push(Known::Is(FdTarget { what, path, inode: facts.inode, other_end }));
         }
+        let cgroup = match exec.cgroup_len {
+            wire::ABSENT => Known::unknown(),
+            len => known(components(take(len)?), whole),
+        };
         let limits = LIMITS.iter().zip(exec.limits.chunks_exact(2)).map(|(name, pair)| {
             let limit = |value: u64| (value != u64::MAX).then_some(value);
             Limit { name: (*name).to_owned(), soft: limit(pair[0]), hard: limit(pair[1]) }
@@ -136,6 +143,9 @@ impl Decoder {
             limits: Known::Is(limits.collect()),
             tty: if tty.is_empty() { Known::none() } else { Known::Is(tty) },
             stdio,
+            cgroup,
+            rule: Some(exec.rule),
+            dumpable: (exec.dumpable != wire::ABSENT).then_some(exec.dumpable == SUID_DUMP_USER),
         };
         let total = exec.arg_len.saturating_add(exec.env_len).min(ARGS_LIMIT) as usize;
         let event = Event {
