@@ -41,6 +41,9 @@ const LINGER_NS: u64 = 1_000_000_000;
 /// How often it is looked whether what should run still does: an end may have been lost.
 const LOOK_EVERY_NS: u64 = 5_000_000_000;
 
+/// How long after the last recording interpreters stay probed.
+const REST_AFTER_NS: u64 = 60_000_000_000;
+
 /// What the dispatcher is asked.
 pub(super) enum Command {
     /// New settings hold from now on.
@@ -128,6 +131,10 @@ pub(super) struct Dispatcher<K> {
     /// When we were last seen at work, in nanoseconds on `CLOCK_MONOTONIC`.
     alive_ns: Arc<AtomicU64>,
     looked_ns: u64,
+    /// When something was last recorded.
+    busy_ns: u64,
+    /// Whether the kernel half was let rest since.
+    rests: bool,
     rate: Rate,
     begun: u64,
     events: u64,
@@ -156,6 +163,8 @@ impl<K: Kernel> Dispatcher<K> {
             outcomes,
             alive_ns,
             looked_ns: 0,
+            busy_ns: proc::monotonic_ns(),
+            rests: true,
             rate: Rate::default(),
             begun: 0,
             events: 0,
@@ -186,6 +195,7 @@ impl<K: Kernel> Dispatcher<K> {
             }
             self.runs.values().for_each(|run| run.inlet.flush());
             self.end_what_is_over(now_ns);
+            self.rest_when_idle(now_ns);
             self.alive_ns.store(now_ns, Ordering::Relaxed);
         }
     }
@@ -356,6 +366,17 @@ impl<K: Kernel> Dispatcher<K> {
         let (ended_ns, code, signal) = run.ended.unwrap_or_else(|| (proc::monotonic_ns(), None, None));
         let _ = run.words.send(Word::Over(Ending { ended_ns, code, signal, reason: reason.into() }));
         self.spool.ends(id, run.waiting);
+    }
+
+    /// Probes in interpreters cost every program that runs one: they are let go of when nothing was recorded for a while.
+    fn rest_when_idle(&mut self, now_ns: u64) {
+        if !self.runs.is_empty() {
+            self.busy_ns = now_ns;
+            self.rests = false;
+        } else if !self.rests && now_ns.saturating_sub(self.busy_ns) > REST_AFTER_NS {
+            self.rests = true;
+            self.kernel.rest();
+        }
     }
 
     /// Ends may have been lost, and processes may have left that are not followed any more.

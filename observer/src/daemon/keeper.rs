@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     dispatch::Command,
-    hooks::Hooks,
+    hooks::{self, Hooks},
     index::{Entry, Index},
     journal::Journal,
     recorder::Outcome,
@@ -136,6 +136,11 @@ impl Kept {
             Ok(false) => Err(format!("the service has no session {id} of yours; `observer ls` lists them")),
             Err(error) => Err(format!("cannot pin {id}: {error:#}")),
         }
+    }
+
+    /// What the hooks did.
+    pub(super) fn hooks_counted(&self) -> hooks::Counted {
+        lock(&self.hooks).counted()
     }
 
     /// Sessions there are, bytes they take, and how many were kept since the start because something was wrong.

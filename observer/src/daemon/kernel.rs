@@ -2,13 +2,15 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use nix::unistd::User;
+
 use super::settings::Rule;
 use crate::{
     capability::Description,
     event::{Event, Exec, Pid},
     source::{
-        Source as _, SourceError,
-        ebpf::{Ebpf, ProgramFacts},
+        Source, SourceError,
+        ebpf::{Ebpf, ExecRule, ProgramFacts},
     },
 };
 
@@ -28,19 +30,78 @@ pub(super) trait Kernel: Send {
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<(), SourceError>;
     /// What the kernel holds of the programs.
     fn facts(&self) -> Vec<ProgramFacts>;
+    /// Nothing is followed, and nothing is to be paid for.
+    fn rest(&mut self);
+}
+
+impl Kernel for Ebpf {
+    fn describe(&self) -> Description {
+        Source::describe(self)
+    }
+
+    fn watch(&mut self, rules: &[Rule]) -> Result<(), SourceError> {
+        let rules: Result<Vec<ExecRule>, SourceError> =
+            rules.iter().zip(1..).map(|(rule, id)| exec_rule(rule, id)).collect();
+        Self::watch(self, &rules?)
+    }
+
+    fn follow(&mut self, pid: Pid, _owner: u32) -> Result<(), SourceError> {
+        Self::follow(self, pid)
+    }
+
+    fn adopt(&mut self, pid: Pid, _owner: u32, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError> {
+        Self::adopt(self, pid, known)
+    }
+
+    fn forget(&mut self, pid: Pid) {
+        Self::forget(self, pid);
+    }
+
+    fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<(), SourceError> {
+        Source::poll(self, wait, room, out).map(drop)
+    }
+
+    fn facts(&self) -> Vec<ProgramFacts> {
+        Self::facts(self)
+    }
+
+    fn rest(&mut self) {
+        Self::rest(self);
+    }
+}
+
+fn exec_rule(rule: &Rule, id: u32) -> Result<ExecRule, SourceError> {
+    let user = rule.user.as_deref();
+    let uid = user.map(|user| {
+        user.parse().ok().or_else(|| Some(User::from_name(user).ok()??.uid.as_raw())).ok_or_else(|| SourceError {
+            attempted: format!("cannot watch for what rule {} says", rule.name),
+            answer: format!("there is no user {user}"),
+            next: "see `getent passwd`".into(),
+        })
+    });
+    Ok(ExecRule {
+        id,
+        exe: rule.exe.clone(),
+        args: rule.args.clone(),
+        uid: uid.transpose()?,
+        unit: rule.unit.clone(),
+        cgroup: rule.cgroup.clone(),
+    })
 }
 
 /// The rule by which a program that was executed came to be followed; `None` when it is a child of one that was.
-pub(super) const fn rule_of(_exec: &Exec) -> Option<u32> {
-    None
+pub(super) const fn rule_of(exec: &Exec) -> Option<u32> {
+    exec.rule
 }
 
-/// Whether the kernel lets its own user look into the program.
-pub(super) const fn is_dumpable(_exec: &Exec) -> bool {
-    true
+/// Whether the kernel lets its own user look into the program. What cannot be told is not.
+pub(super) fn is_dumpable(exec: &Exec) -> bool {
+    exec.dumpable == Some(true)
 }
 
-/// The systemd unit that a cgroup belongs to: the last component of its path that is named like one.
-pub(super) fn unit_of(_exec: &Exec) -> Option<String> {
-    None
+/// The systemd unit that a program runs in: the last component of its cgroup's path that is named like one.
+pub(super) fn unit_of(exec: &Exec) -> Option<String> {
+    const KINDS: [&str; 3] = [".service", ".scope", ".socket"];
+    let path = exec.cgroup.get()?;
+    path.rsplit('/').find(|part| KINDS.iter().any(|kind| part.ends_with(kind))).map(str::to_owned)
 }

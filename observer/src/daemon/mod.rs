@@ -249,6 +249,7 @@ impl About {
             events: figures.events,
             events_per_s: figures.events_per_s,
             lost: figures.lost,
+            hooks: kept.hooks_counted(),
             programs: figures.programs,
             rss_bytes: rss_bytes(),
             cpu_s: probe::own_cpu_seconds(),

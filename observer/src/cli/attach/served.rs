@@ -107,7 +107,7 @@ pub(super) fn run(
 /// Waits until the service has concluded the session. One that went away goes on with it when it is back: what there is until then is shown.
 fn finish(mut service: Service, id: &str, let_go: bool) {
     let id = id.to_owned();
-    let mut errand = |service: &mut Service| {
+    let errand = |service: &mut Service| {
         if let_go {
             // It may have ended by itself.
             let _ = service.ask(&Request::LetGo { id: id.clone() });
