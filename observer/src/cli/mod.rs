@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod bisect;
 mod client;
+pub mod config;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
