@@ -1,13 +1,20 @@
 //! What the service is told to do. Knows neither files nor variables: where a value comes from is `config`'s business.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
+
+use crate::words::units;
 
 /// Bytes, written as people write them (`64MiB`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
 /// A length of time in nanoseconds, written as people write it (`30s`, `14d`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub u64);
 
 const MIB: u64 = 1 << 20;
@@ -50,8 +57,10 @@ pub struct Rule {
     /// Glob for the file that is executed, or the script of it: its name, or with a `/` its whole path.
     pub exe: Option<String>,
     /// Globs for words that stand one after another, anywhere in the command line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// Login name or user id of whoever runs it.
+    #[serde(deserialize_with = "name_or_number")]
     pub user: Option<String>,
     /// Glob for the systemd unit it runs in, or a cgroup's name.
     pub unit: Option<String>,
@@ -105,7 +114,7 @@ pub struct Hook {
     /// Globs for the codes it is for (`observer explain --list`).
     pub on: Vec<String>,
     /// The command, its words; it gets the report as JSON on standard input and in `OBSERVER_*` variables.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// Where to POST the report to, as JSON (`http://` only).
     #[serde(default)]
@@ -121,6 +130,101 @@ pub struct Hook {
 pub struct Metrics {
     /// `unix:PATH`, or a loopback address and port; empty for nowhere.
     pub listen: String,
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&units::exact_size(self.0))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&units::exact_duration(self.0))
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wanted = Quantity { what: "a size with its unit, as \"64MiB\"", parse: units::parse_size };
+        deserializer.deserialize_any(wanted).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| match text.bytes().last() {
+            Some(b'0'..=b'9') => Err(format!(
+                "`{text}` has no unit; write \"{text}s\" for seconds, or one of 200ms, 3m, 1h, 14d"
+            )),
+            _ => units::parse_duration_ns(text),
+        };
+        let wanted = Quantity { what: "a length of time with its unit, as \"30s\"", parse };
+        deserializer.deserialize_any(wanted).map(Self)
+    }
+}
+
+/// Reads text with a unit in it. A bare number is refused: nobody who reads it knows of what.
+struct Quantity {
+    what: &'static str,
+    parse: fn(&str) -> Result<u64, String>,
+}
+
+impl Visitor<'_> for Quantity {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+        (self.parse)(text.trim()).map_err(E::custom)
+    }
+}
+
+/// A user is a name or an id, and people write an id without quotes.
+fn name_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct User;
+    impl Visitor<'_> for User {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a login name or a user id")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.to_owned()))
+        }
+
+        fn visit_u64<E: de::Error>(self, id: u64) -> Result<Self::Value, E> {
+            Ok(Some(id.to_string()))
+        }
+
+        fn visit_i64<E: de::Error>(self, id: i64) -> Result<Self::Value, E> {
+            Ok(Some(id.to_string()))
+        }
+    }
+    deserializer.deserialize_any(User)
 }
 
 const fn every_minute() -> Span {

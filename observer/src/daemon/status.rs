@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::hooks::Counted;
 use crate::source::ebpf::ProgramFacts;
 
 /// The service at one moment.
@@ -49,6 +50,9 @@ pub struct Status {
     pub stopped: Option<String>,
     /// Clients connected now.
     pub clients: u64,
+    /// What became of hooks that were due, since the configuration was last read.
+    #[serde(default)]
+    pub hooks: Counted,
 }
 
 /// One recording under way.

@@ -5,7 +5,10 @@ use super::SessionError;
 const LONGEST: usize = 64;
 
 /// Whether a session may have this name.
-pub(super) fn check(name: &str) -> Result<(), SessionError> {
+///
+/// # Errors
+/// When it may not: says why.
+pub fn check(name: &str) -> Result<(), SessionError> {
     let why = if name.is_empty() {
         "it is empty"
     } else if name.len() > LONGEST {

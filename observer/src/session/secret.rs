@@ -1,7 +1,7 @@
 //! Where secrets stand: which names say that their value is one, and which parts of a text are. Pure functions on bytes; replaces
 //! nothing and remembers nothing.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use memchr::{memchr, memchr2_iter, memmem, memrchr};
 
@@ -71,6 +71,22 @@ pub(super) fn possible(text: &[u8]) -> bool {
     })
         // Every marker has a blank in it, and hardly any path does: paths are most of what comes.
         || memchr(b' ', text).is_some() && QUOTES.iter().any(|quote| memmem::find(text, quote.marker).is_some())
+}
+
+/// A text for the screen or the log, without its secrets: `amqp://guest:«redacted»@host`. What is told apart by marks is the redactor's.
+pub fn blank(text: &str) -> Cow<'_, str> {
+    let mut rest = 0;
+    let mut out = Vec::new();
+    for range in ranges(text.as_bytes(), false) {
+        out.extend_from_slice(&text.as_bytes()[rest..range.start]);
+        out.extend_from_slice("«redacted»".as_bytes());
+        rest = range.end;
+    }
+    if rest == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.extend_from_slice(&text.as_bytes()[rest..]);
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// The parts of `text` that are secrets, in order, without overlaps. `cut`: the text may go on elsewhere, so a URL that reaches its end

@@ -1,6 +1,7 @@
 //! How numbers, names and command lines are written for people. Knows none of the project's types.
 
 pub mod escape;
+pub mod glob;
 pub mod names;
 pub mod units;
 

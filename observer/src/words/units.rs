@@ -53,12 +53,12 @@ pub fn counted(count: u64, one: &str) -> String {
     }
 }
 
-/// Reads a duration, in nanoseconds: `1.5s`, `200ms`, `3m`, `1h`, plain seconds `2`; a leading `+` as in the timeline is taken.
+/// Reads a duration, in nanoseconds: `1.5s`, `200ms`, `3m`, `1h`, `14d`, plain seconds `2`; a leading `+` as in the timeline is taken.
 ///
 /// # Errors
 /// When it is none: says what can be written.
 pub fn parse_duration_ns(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no duration; write seconds or one of 200ms, 1.5s, 3m, 1h");
+    let wrong = || format!("`{text}` is no duration; write seconds or one of 200ms, 1.5s, 3m, 1h, 14d");
     let number_end = text.find(|c: char| c.is_ascii_alphabetic() || c == 'µ').unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let unit_ns: u64 = match unit {
@@ -68,22 +68,70 @@ pub fn parse_duration_ns(text: &str) -> Result<u64, String> {
         "s" | "" => 1_000_000_000,
         "m" | "min" => 60_000_000_000,
         "h" => 3_600_000_000_000,
+        "d" => 86_400_000_000_000,
         _ => return Err(wrong()),
     };
-    let number = number.trim().trim_start_matches('+');
+    times(number.trim().trim_start_matches('+'), unit_ns).ok_or_else(wrong)
+}
+
+/// Reads a size, in bytes: `512B`, `64KiB`, `1.5MiB`, `2GiB`, `1TiB`. The unit must be there.
+///
+/// # Errors
+/// When it is none: says what can be written.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; write it with its unit, one of 512B, 64KiB, 1.5MiB, 2GiB");
+    let number_end = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(number_end);
+    let unit_bytes = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+    times(number.trim(), unit_bytes).ok_or_else(wrong)
+}
+
+const SIZES: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+const TIMES: [(&str, u64); 7] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
+/// A size as [`parse_size`] reads it back, exactly: `64MiB`.
+pub fn exact_size(bytes: u64) -> String {
+    exact(bytes, &SIZES).unwrap_or_else(|| "0B".to_owned())
+}
+
+/// A duration as [`parse_duration_ns`] reads it back, exactly: `90s`, `14d`.
+pub fn exact_duration(ns: u64) -> String {
+    exact(ns, &TIMES).unwrap_or_else(|| "0s".to_owned())
+}
+
+/// In the largest unit of which it is a multiple; nothing for nought.
+fn exact(count: u64, units: &[(&str, u64)]) -> Option<String> {
+    let (name, one) = units.iter().find(|(_, one)| count > 0 && count % one == 0)?;
+    Some(format!("{}{name}", count / one))
+}
+
+/// So many units, where `number` is a decimal fraction.
+fn times(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(fraction) {
-        return Err(wrong());
+        return None;
     }
-    let mut total =
-        whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(unit_ns)).ok_or_else(wrong)?;
-    let mut place = unit_ns;
+    let mut total = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    // Nano-units of a unit, in integers: what is below one thing counted is left out.
+    let (mut place, mut nano) = (1_000_000_000_u128, 0_u128);
     for digit in fraction.bytes() {
         place /= 10;
-        total = total.saturating_add(place * u64::from(digit - b'0'));
+        nano += place * u128::from(digit - b'0');
     }
-    Ok(total)
+    let parts = u128::from(unit) * nano / 1_000_000_000;
+    total = total.saturating_add(u64::try_from(parts).unwrap_or(u64::MAX));
+    Some(total)
 }
 
 #[cfg(test)]
@@ -130,8 +178,24 @@ mod tests {
         ] {
             assert_eq!(parse_duration_ns(text), Ok(ns), "{text}");
         }
+        assert_eq!(parse_duration_ns("14d"), Ok(1_209_600_000_000_000));
         for text in ["", "s", "-1s", "1.5.2s", "1 day", "99999999999999999999s", "9999999999999h", "."] {
             assert!(parse_duration_ns(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_read_exactly_and_written_back() {
+        for (text, bytes) in [("512B", 512), ("64KiB", 65_536), ("1.5MiB", 1_572_864), ("2GiB", 2 << 30)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+            assert_eq!(parse_size(&exact_size(bytes)), Ok(bytes), "{text}");
+        }
+        for text in ["", "64", "MiB", "-1MiB", "64MB", "64M", "1.2.3MiB", "99999999999TiB", "64 mib"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+        assert_eq!([0, 65_536, 1_572_864, 7].map(exact_size), ["0B", "64KiB", "1536KiB", "7B"]);
+        let (second, day) = (1_000_000_000, 86_400_000_000_000);
+        assert_eq!([0, 90 * second, 14 * day].map(exact_duration), ["0s", "90s", "14d"]);
+        assert_eq!([300 * second, 1_500_000_000, 7].map(exact_duration), ["5m", "1500ms", "7ns"]);
     }
 }
