@@ -21,10 +21,10 @@ pub mod status;
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use crate::session::{Invoker, StateDir};
+use crate::session::{Invoker, SERVICE_BASE, StateDir};
 
 /// How facts are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,12 +52,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens the directory where the sessions are.
+    /// Opens the directory where the sessions are; those that the service keeps for this user are found in it too.
     ///
     /// # Errors
     /// When it cannot be opened or created.
     pub fn open_state_dir(&self) -> anyhow::Result<StateDir> {
-        Ok(StateDir::open(self.state_dir.as_deref(), &Invoker::current())?)
+        let (explicit, base) = (self.state_dir.as_deref(), Path::new(SERVICE_BASE));
+        Ok(StateDir::open_to_read(explicit, &Invoker::current(), base)?)
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     spool::Spool,
     store,
     status::Recorded,
+    target,
 };
 use crate::{
     capability::Capability,
@@ -43,6 +44,9 @@ const LOOK_EVERY_NS: u64 = 5_000_000_000;
 
 /// How long after the last recording interpreters stay probed.
 const REST_AFTER_NS: u64 = 60_000_000_000;
+
+/// When a process was created is known to a tick of the kernel: the slowest have a hundred in a second.
+const TICK_NS: u64 = 10_000_000;
 
 /// What the dispatcher is asked.
 pub(super) enum Command {
@@ -282,7 +286,7 @@ impl<K: Kernel> Dispatcher<K> {
     fn begin(
         &mut self,
         plan: Plan,
-        resumed: Option<store::Resumed>,
+        resumed: Option<(store::Reopened, HashSet<Pid>)>,
         begun: Begin,
     ) -> Result<(), String> {
         let dir = self.spool.open(&plan)?;
@@ -311,18 +315,28 @@ impl<K: Kernel> Dispatcher<K> {
     }
 
     /// Goes on with what was under way when we were ended.
-    pub(super) fn resume(&mut self, plan: Plan, resumed: store::Resumed) {
-        let alive: HashSet<Pid> = resumed.alive.iter().copied().filter(|pid| is_alive(*pid)).collect();
+    pub(super) fn resume(&mut self, plan: Plan, reopened: store::Reopened) {
+        let last_ns = reopened.resumed.last_ns;
+        let before = reopened.resumed.alive.iter().map(|before| before.pid);
+        // A number may have passed to another process meanwhile, of another user even.
+        let is_same = |pid: &Pid| {
+            target::of_user(pid.0, plan.uid).is_ok()
+                && proc::started_ns(pid.0).is_some_and(|started_ns| started_ns <= last_ns + TICK_NS)
+        };
+        let mut alive: HashSet<Pid> = before.filter(is_same).collect();
         let root_lives = alive.contains(&plan.root) && proc::start_ticks(plan.root.0) == Some(plan.root_ticks);
+        if !root_lives {
+            alive.clear();
+        }
         let mut members = HashSet::new();
-        for pid in alive.iter().filter(|_| root_lives) {
+        for pid in &alive {
             match self.kernel.adopt(*pid, plan.uid, &alive) {
                 Ok(found) => members.extend(found),
                 Err(error) => tracing::warn!(pid = pid.0, "cannot go on with a process: {error}"),
             }
         }
-        let (id, root, began) = (plan.id.clone(), plan.root, proc::monotonic_ns());
-        if let Err(why) = self.begin(plan, Some(resumed), Box::new(|_| {})) {
+        let (id, root) = (plan.id.clone(), plan.root);
+        if let Err(why) = self.begin(plan, Some((reopened, alive)), Box::new(|_| {})) {
             tracing::warn!(session = id, "cannot go on with the recording: {why}");
             members.into_iter().for_each(|pid| self.kernel.forget(pid));
             return;
@@ -331,8 +345,7 @@ impl<K: Kernel> Dispatcher<K> {
             run.members = members;
             if !root_lives {
                 self.members.remove(&root);
-                run.members.clear();
-                run.ended = Some((began, None, None));
+                run.ended = Some((proc::monotonic_ns(), None, None));
             }
             self.members.extend(run.members.iter().map(|pid| (*pid, id.clone())));
         }
@@ -383,7 +396,7 @@ impl<K: Kernel> Dispatcher<K> {
     fn look_over(&mut self, now_ns: u64) {
         for run in self.runs.values_mut() {
             let gone: Vec<Pid> =
-                run.members.iter().copied().filter(|pid| !is_alive(*pid)).collect();
+                run.members.iter().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
             for pid in gone {
                 run.members.remove(&pid);
                 self.members.remove(&pid);
@@ -566,10 +579,6 @@ fn plan(rule: &Rule, event: &Event, exec: &Exec) -> Result<Plan, String> {
         firehose: false,
         bodies: false,
     })
-}
-
-fn is_alive(pid: Pid) -> bool {
-    !matches!(proc::state(pid.0), None | Some('Z'))
 }
 
 /// Whether a program that was executed is one that its user `uid` may look into: what makes somebody another user, or has rights that

@@ -13,13 +13,16 @@ use std::{
 use super::{
     dispatch::Command,
     hooks::{self, Hooks},
-    index::{Entry, Index},
+    index::Index,
     journal::Journal,
     recorder::Outcome,
     settings::{Retention, Settings},
     spool::Spool,
 };
-use crate::words::units;
+use crate::{
+    session::retain::{Entry, Limits},
+    words::units,
+};
 
 /// How often age and free space are looked at when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -62,7 +65,7 @@ fn take(outcome: Outcome, kept: &Kept, spool: &Spool) {
         Outcome::Kept { plan, conclusion, over } => {
             let entry = Entry {
                 id: conclusion.id.clone(),
-                uid: plan.uid,
+                owner: plan.uid,
                 path: conclusion.path.clone(),
                 began_ns: jiff::Timestamp::now().as_nanosecond(),
                 bytes: conclusion.bytes,
@@ -97,11 +100,25 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Removes what has to go, and says when that does not help.
 fn make_room(kept: &Kept, spool: &Spool, commands: &Sender<Command>, paused: &mut bool) {
     let retention = lock(&kept.retention).clone();
-    let mut index = lock(&kept.index);
-    let free_bytes = super::free_bytes(spool.base());
-    let entries = index.list().unwrap_or_default();
-    let _ = (&entries, &mut index);
-    let full = free_bytes < retention.min_free.0;
+    let limits = Limits {
+        max_age_ns: retention.max_age.0,
+        max_sessions: retention.max_sessions,
+        max_bytes: retention.max_bytes.0,
+        min_free_bytes: retention.min_free.0,
+    };
+    let free = || super::free_bytes(spool.base());
+    match lock(&kept.index).retain(&limits, jiff::Timestamp::now().as_nanosecond(), free()) {
+        Ok((removed, trouble)) => {
+            if !removed.is_empty() {
+                tracing::info!("{} removed to stay within the limits", units::counted(removed.len() as u64, "session"));
+            }
+            if let Some(error) = trouble {
+                tracing::warn!("cannot remove a session: {error}");
+            }
+        }
+        Err(error) => tracing::warn!("cannot tell which sessions to remove: {error}"),
+    }
+    let full = free() < retention.min_free.0;
     if full != *paused {
         *paused = full;
         let why = full.then(|| {
@@ -131,10 +148,15 @@ impl Kept {
 
     /// Pins a session, or lets it go again; `uid`: only if it is theirs.
     pub(super) fn pin(&self, id: &str, on: bool, uid: Option<u32>) -> Result<(), String> {
-        match lock(&self.index).pin(id, uid, on) {
+        let index = lock(&self.index);
+        let pinned = index.get(id).and_then(|found| match found {
+            Some(entry) if uid.is_none_or(|uid| uid == entry.owner) => index.pin(id, on),
+            _ => Ok(false),
+        });
+        match pinned {
             Ok(true) => Ok(()),
-            Ok(false) => Err(format!("the service has no session {id} of yours; `observer ls` lists them")),
-            Err(error) => Err(format!("cannot pin {id}: {error:#}")),
+            Ok(false) => Err(format!("the service has no finished session {id} of yours; `observer ls` lists them")),
+            Err(error) => Err(format!("cannot pin {id}: {error}")),
         }
     }
 
@@ -145,7 +167,7 @@ impl Kept {
 
     /// Sessions there are, bytes they take, and how many were kept since the start because something was wrong.
     pub(super) fn totals(&self) -> (u64, u64, u64) {
-        let entries = lock(&self.index).list().unwrap_or_default();
+        let entries = lock(&self.index).list(None).unwrap_or_default();
         let bytes = entries.iter().map(|entry| entry.bytes).sum();
         (entries.len() as u64, bytes, self.promoted.load(Ordering::Relaxed))
     }

@@ -27,6 +27,7 @@ mod store;
 mod target;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -47,7 +48,7 @@ use crate::{
 };
 use dispatch::{Command, Dispatcher};
 use hooks::Hooks;
-use index::Index;
+use index::{Index, Opened};
 use journal::Journal;
 use keeper::Kept;
 use notify::Notify;
@@ -87,7 +88,12 @@ pub fn run(
     let group = Group::from_name(GROUP).ok().flatten().map(|group| group.gid.as_raw());
     let spool = Spool::new(&place.base, group)
         .with_context(|| format!("cannot use {} for sessions", place.base.display()))?;
-    let index = Index::open(&place.base).context("cannot open the index of sessions")?;
+    let running: HashSet<String> = spool.left_over().into_iter().map(|plan| plan.id).collect();
+    let is_over = |path: &Path| !path.file_stem().is_some_and(|id| running.contains(&*id.to_string_lossy()));
+    let (index, opened) = Index::open(&place.base, &is_over).context("cannot open the index of sessions")?;
+    if let Opened::Rebuilt { sessions, why: Some(why) } = opened {
+        tracing::warn!("the index was made anew from {sessions} sessions, none of them pinned: {why}");
+    }
     let kept = Kept {
         index: Arc::new(Mutex::new(index)),
         retention: Arc::new(Mutex::new(settings.retention.clone())),

@@ -2,6 +2,7 @@
 //! when the tree has ended, and tells the keeper what was concluded. Knows sessions and diagnoses; nothing of the kernel or of clients.
 
 use std::{
+    collections::HashSet,
     fs,
     path::Path,
     sync::{
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::{
     capability::Capability,
+    event::Pid,
     recording::{Glance, Recording},
     session::{Ending, SessionError, StateDir},
     source::{
@@ -72,7 +74,7 @@ pub(super) struct Start {
     pub(super) flight: Flight,
     pub(super) dir: StateDir,
     /// What was recorded before we were ended, to be gone on with.
-    pub(super) resumed: Option<store::Resumed>,
+    pub(super) resumed: Option<(store::Reopened, HashSet<Pid>)>,
     pub(super) feed: Feed,
     pub(super) words: Receiver<Word>,
     pub(super) vitals: Arc<Vitals>,
@@ -104,7 +106,7 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
         descriptions.extend(broker.iter().map(|(source, _)| source.describe()));
         let header = store::header(&plan, descriptions, capabilities);
         let recorder = match resumed {
-            Some(resumed) => Ok(store::go_on(resumed, &plan, &flight)),
+            Some((reopened, alive)) => Ok(store::go_on(reopened, &plan, &alive)),
             None => store::begin(&dir, &plan, header, &flight),
         };
         let recorder = recorder.map_err(|error| error.to_string())?;
@@ -170,10 +172,11 @@ pub(super) fn finish(plan: Plan, path: &Path) -> Result<Outcome, String> {
 
 /// Keeps a session of what there is while the recording goes on.
 fn copy(recording: &Recording, dir: &StateDir, plan: &Plan, occasion: Occasion) -> Result<Conclusion, SessionError> {
-    let id = dir.new_id()?;
-    let name = plan.name.clone();
+    let mut header = store::header(plan, Vec::new(), Vec::new());
+    header.id = dir.new_id()?;
     let ending = Ending { ended_ns: proc::monotonic_ns(), code: None, signal: None, reason: "promoted".into() };
-    let path = recording.ask(move |recorder| store::copy(recorder, &id, &name, &ending));
+    let place = dir.clone();
+    let path = recording.ask(move |recorder| store::copy(recorder, &place, header, &ending));
     let path = path.ok_or_else(|| SessionError::Io {
         attempted: "copy session",
         path: dir.path().to_owned(),
@@ -256,7 +259,7 @@ impl Watch<'_> {
 }
 
 /// Opens what was being recorded when we were ended. What cannot be gone on with is said, and no longer under way.
-pub(super) fn reopen(spool: &Spool, plan: Plan) -> Option<(Plan, store::Resumed)> {
+pub(super) fn reopen(spool: &Spool, plan: Plan) -> Option<(Plan, store::Reopened)> {
     let dir = spool.dir_of(&plan);
     let (owner, asked) = (Owner::of(plan.uid, plan.gid), plan.clone());
     let opened = thread::spawn(move || {

@@ -67,9 +67,7 @@ impl Spool {
 
     /// The directory of a plan's owner.
     pub(super) fn dir_of(&self, plan: &Plan) -> Result<StateDir, String> {
-        let mut invoker = crate::session::Invoker::current(); invoker.uid = plan.uid; invoker.gid = plan.gid;
-        let users = self.base.join("users"); let _ = DirBuilder::new().mode(0o711).create(&users);
-        StateDir::open(Some(&users.join(plan.uid.to_string())), &invoker).map_err(|error| error.to_string())
+        StateDir::service(&self.base, plan.uid, plan.gid, self.group).map_err(|error| error.to_string())
     }
 
     /// What was under way when we were ended. What cannot be read is removed, and said.

@@ -1,14 +1,14 @@
 //! How the service begins a session, and what it says of itself in the header. Knows the session's own room; nothing of why something is
 //! recorded.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use super::{plan::Plan, settings::Flight};
 use crate::{
     amqp::mask::StreamMasker,
     capability::{Capability, Description},
-    event::Pid,
-    session::{Ending, Header, Recorder, Redactor, SessionError, StateDir},
+    event::{Body, Event, Origin, Pid, Tid},
+    session::{Ending, Header, Recorder, Redactor, Resumed, Ring, SessionError, StateDir},
     source::{ebpf::SNAPLEN_MAX, probe, proc},
 };
 
@@ -59,36 +59,54 @@ fn masker(plan: &Plan) -> StreamMasker {
     if plan.bodies { masker.keeping_bodies() } else { masker }
 }
 
-fn ringed(recorder: Recorder, _plan: &Plan, _flight: &Flight) -> Recorder {
-    recorder
+fn ringed(recorder: Recorder, plan: &Plan, flight: &Flight) -> Recorder {
+    if plan.rule.is_none() {
+        return recorder;
+    }
+    recorder.with_ring(Ring { head_bytes: flight.head.0, latest_bytes: flight.ring.0 })
 }
 
-/// A finished copy of a session that goes on, under an id of its own.
+/// A finished copy of a session that goes on, under an id of its own. Where it is.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn copy(_recorder: &mut Recorder, _id: &str, _name: &str, _ending: &Ending) -> Result<PathBuf, SessionError> {
-    todo!()
+pub(super) fn copy(
+    recorder: &mut Recorder,
+    dir: &StateDir,
+    header: Header,
+    ending: &Ending,
+) -> Result<PathBuf, SessionError> {
+    let path = dir.path_of(&header.id);
+    recorder.snapshot(&path, &header, ending)?;
+    Ok(path)
 }
 
 /// A session whose recorder was ended, opened to be gone on with.
-pub(super) struct Resumed {
+pub(super) struct Reopened {
     recorder: Recorder,
-    /// The processes that were alive in it.
-    pub(super) alive: Vec<Pid>,
-    /// When its last event was, in nanoseconds on `CLOCK_MONOTONIC`.
-    last_ns: u64,
+    /// What was known then.
+    pub(super) resumed: Resumed,
 }
 
 /// Opens a session whose recorder was ended. Takes the calling thread's rights to files for what they are.
 ///
 /// # Errors
 /// When it is not there, is damaged, or somebody else records it.
-pub(super) fn reopen(_dir: &StateDir, _plan: &Plan) -> Result<Resumed, SessionError> {
-    todo!()
+pub(super) fn reopen(dir: &StateDir, plan: &Plan) -> Result<Reopened, SessionError> {
+    let (recorder, resumed) = Recorder::reopen(dir, &plan.id, Redactor::open(dir)?)?;
+    Ok(Reopened { recorder, resumed })
 }
 
-/// Goes on with a session; what was not seen in between is said in it.
-pub(super) fn go_on(resumed: Resumed, plan: &Plan, flight: &Flight) -> Recorder {
-    ringed(resumed.recorder.with_masker(masker(plan)), plan, flight)
+/// Goes on with a session in which `alive` live on: their programs are told to the redactor first, which has to see what they were given
+/// before anything that could hold a secret of it; then that nobody watched in between.
+pub(super) fn go_on(reopened: Reopened, plan: &Plan, alive: &HashSet<Pid>) -> Recorder {
+    let Reopened { recorder, resumed } = reopened;
+    let mut recorder = recorder.with_masker(masker(plan));
+    recorder.learn(alive.iter().map(|pid| proc::program(pid.0)));
+    let gone = resumed.alive.iter().map(|before| before.pid).filter(|pid| !alive.contains(pid)).collect();
+    let body = Body::Gap { since_ns: resumed.last_ns, gone, why: "the service was not running".into() };
+    let (pid, tid, bytes) = (Pid(0), Tid(0), Vec::new());
+    let gap = Event { at_ns: proc::monotonic_ns(), pid, tid, observed_from: Origin::Observer, body, bytes };
+    recorder.append(vec![gap], None);
+    recorder
 }

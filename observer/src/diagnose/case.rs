@@ -2,7 +2,7 @@
 
 use super::finding::{Evidence, Subject};
 use crate::{
-    event::{Hop, Known, Pid, Tid},
+    event::{EVICTED_ESSENTIAL, Hop, Known, Pid, Tid},
     model::{
         Model,
         dramatiq::{self, Role},
@@ -169,8 +169,17 @@ impl<'a> Case<'a> {
     }
 
     /// How many events of a kind were lost. Where a hop does not say which kind it lost, they count for every kind.
+    ///
+    /// What made room in the flight recorder's ring counts only where it can matter. What processes and connections began and ended with is
+    /// kept beyond it (`Body::is_essential`); so for a process whose beginning is in what was kept of the beginning, and whose end, if it
+    /// came, is in what was kept of the latest past, all that a conclusion about either needs is there. It counts where a process began or
+    /// ended in the part that is gone, and where even essential events had to go.
     pub fn lost(&self, kind: Kind) -> u64 {
+        let evicted = self.model.troubles.evicted();
+        let inside = evicted.is_some_and(|evicted| self.model.began_or_ended_in(&evicted));
         let is_of = |hop: Hop, what: &str| match what {
+            EVICTED_ESSENTIAL if hop == Hop::Evicted => true,
+            _ if hop == Hop::Evicted => kind != Kind::Processes && inside,
             _ if matches!(hop, Hop::KernelTable) => true,
             // Of a program that is in no session.
             _ if matches!(hop, Hop::Rules) => false,

@@ -2,12 +2,15 @@
 //! neither eBPF nor SQLite nor the terminal.
 
 pub mod broker;
+mod essential;
 mod known;
 mod network;
 mod program;
 
 mod disk;
 mod import;
+
+pub use essential::{EVICTED, EVICTED_ESSENTIAL};
 
 pub use disk::{FileLook, ModuleSearch, Near, SourceLook};
 pub use import::{
@@ -372,6 +375,15 @@ pub enum Body {
         /// How many since the last such event.
         count: u64,
     },
+    /// Nobody watched from `since_ns` until `at_ns`: whoever recorded was gone, and what happened meanwhile is not known.
+    Gap {
+        /// The last moment of which something is known, in nanoseconds on `CLOCK_MONOTONIC`.
+        since_ns: u64,
+        /// Processes that were there before and are not any more. How they ended nobody saw.
+        gone: Vec<Pid>,
+        /// Why nobody watched.
+        why: String,
+    },
     /// Something the observer has to say about the recording itself.
     Note {
         /// `info`, `warning` or `trouble`.
@@ -475,6 +487,10 @@ pub enum Hop {
     Channel,
     /// The session could not be written.
     Store,
+    /// The flight recorder's ring: they had been stored, and made room for later ones.
+    Evicted,
+    /// Nobody watched. Never in a [`Body::Lost`]: a [`Body::Gap`] counts as one loss at this hop.
+    Unwatched,
 }
 
 /// How much a note matters.
@@ -491,7 +507,7 @@ pub enum NoteLevel {
 
 impl Body {
     /// Every public name of a kind, in the order of the variants.
-    pub const KINDS: [&str; 50] = [
+    pub const KINDS: [&str; 51] = [
         "fork",
         "thread",
         "exec",
@@ -524,6 +540,7 @@ impl Body {
         "unstuck",
         "state",
         "lost",
+        "gap",
         "note",
         "queue-sample",
         "broker-connection",
@@ -579,6 +596,7 @@ impl Body {
             Self::Unstuck { .. } => "unstuck",
             Self::State { .. } => "state",
             Self::Lost { .. } => "lost",
+            Self::Gap { .. } => "gap",
             Self::Note { .. } => "note",
             Self::QueueSample(_) => "queue-sample",
             Self::BrokerConnection(_) => "broker-connection",

@@ -157,10 +157,14 @@ pub struct Lost {
 impl Lost {
     /// Takes in the next event.
     fn add(&mut self, event: &Event) {
-        if let Body::Lost { what, count, .. } = &event.body {
-            self.total += count;
-            *self.by.entry(what.clone()).or_default() += count;
-        }
+        let (what, count) = match &event.body {
+            Body::Lost { what, count, .. } => (what.as_str(), *count),
+            // What happened while nobody watched cannot be counted: one.
+            Body::Gap { .. } => ("gap", 1),
+            _ => return,
+        };
+        self.total += count;
+        *self.by.entry(what.to_owned()).or_default() += count;
     }
 
     /// For people: `12 events lost (file 12)`; `no event was lost`.

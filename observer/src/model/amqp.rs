@@ -19,7 +19,7 @@ use crate::{
         method::{Method, Side},
         table::SharedTables,
     },
-    event::{Address, Body, Event, Known, Pid, SocketId},
+    event::{Address, Body, Event, Hop, Known, Pid, SocketId},
 };
 
 /// Of each body so much is kept while its message is put together: enough for dramatiq's own fields, which follow the arguments.
@@ -139,6 +139,7 @@ impl Amqp {
                     self.consumers.connection_over(link.id, mark);
                 }
             }
+            Body::Gap { .. } | Body::Lost { hop: Hop::Evicted, .. } => self.lives.doubt(),
             // Its connections are closed after it, by the kernel.
             Body::Exit { .. } if self.held_at_exit.len() < MAX_ENDED => {
                 let mine = self.links.values().filter(|link| link.opened.pid == event.pid && !link.accepted);

@@ -327,6 +327,12 @@ fn unobservable(model: &Model, pid: Pid, rung: Rung, highest: Option<Rung>) -> O
         if lost > 0 {
             return Some(format!("{lost} events were lost that may have shown it"));
         }
+        // How a connection begins is kept; what is said on it for hours is not.
+        if let Some(evicted) = model.troubles.evicted()
+            && (rung >= Rung::Deliver || evicted.essential > 0 || model.began_or_ended_in(&evicted))
+        {
+            return Some("it is no longer kept, if it happened in the part that made room".to_owned());
+        }
         if rung > Rung::Connect && links().any(|link| is_encrypted(link.spoke(Side::Client))) {
             return Some("the connection is encrypted".to_owned());
         }
@@ -350,7 +356,9 @@ fn unobservable(model: &Model, pid: Pid, rung: Rung, highest: Option<Rung>) -> O
 
 /// Events lost that may have been those of sockets: where a hop does not say which kind it lost, all count.
 fn lost_stream_events(model: &Model) -> u64 {
-    let other = |hop: Hop, what: &str| hop != Hop::KernelTable && matches!(what, "file" | "output");
+    let other = |hop: Hop, what: &str| {
+        hop == Hop::Evicted || (hop != Hop::KernelTable && matches!(what, "file" | "output"))
+    };
     let losses = model.troubles.losses();
     losses.into_iter().filter(|(hop, what, _)| !other(*hop, what)).map(|(_, _, count)| count).sum()
 }

@@ -116,11 +116,11 @@ impl Lives {
         let mut held = Held::default();
         for link in links {
             for waiting in self.unsettled.range((link, 0)..=(link, u16::MAX)).map(|(_, waiting)| waiting) {
-                held.count += waiting.places.len() as u64;
-                let messages = waiting.places.values().filter_map(|place| {
+                let sure = || waiting.places.values().filter(|place| !self.is_doubtful(**place));
+                held.count += sure().count() as u64;
+                let messages = sure().filter_map(|place| {
                     let life = self.open.get(&place.life)?;
-                    let index = usize::try_from(place.passage.checked_sub(life.left_out)?).ok()?;
-                    let passage = life.passages.get(index)?;
+                    let passage = life.at(*place)?;
                     let (message_id, actor) = (life.message_id.clone(), life.actor.clone());
                     let queue = passage.queue.clone();
                     Some(Unsettled { message_id, actor, queue, delivered: passage.delivered? })
@@ -300,7 +300,8 @@ impl Lives {
         channels.extend(self.unconfirmed.range(of(0)..=of(u16::MAX)).map(|(at, _)| *at));
         let mut outstanding = 0;
         for at in channels {
-            outstanding += self.unsettled.get(&at).map_or(0, |waiting| waiting.places.len() as u64);
+            let places = self.unsettled.get(&at).into_iter().flat_map(|waiting| waiting.places.values());
+            outstanding += places.filter(|place| !self.is_doubtful(**place)).count() as u64;
             self.channel_over(at, mark, queues);
         }
         outstanding
@@ -331,6 +332,24 @@ impl Lives {
         let of = |channel| (link, channel);
         let channels: Vec<At> = self.unconfirmed.range(of(0)..=of(u16::MAX)).map(|(at, _)| *at).collect();
         channels.into_iter().for_each(|at| self.unconfirmed_over(at));
+    }
+
+    /// Here something is not known of every connection: whether what was delivered before was settled meanwhile cannot be told, unless its
+    /// settlement is still to come; and how long the pause was means nothing.
+    pub(super) fn doubt(&mut self) {
+        let channels: Vec<At> = self.unconfirmed.keys().copied().collect();
+        channels.into_iter().for_each(|at| self.unconfirmed_over(at));
+        self.outcomes.pause();
+        for place in self.unsettled.values().flat_map(|waiting| waiting.places.values()) {
+            if let Some(passage) = self.open.get_mut(&place.life).and_then(|life| life.passage(*place)) {
+                self.totals.untracked += u64::from(!passage.doubtful);
+                passage.doubtful = true;
+            }
+        }
+    }
+
+    fn is_doubtful(&self, place: Place) -> bool {
+        self.open.get(&place.life).and_then(|life| life.at(place)).is_some_and(|passage| passage.doubtful)
     }
 
     fn unconfirmed_over(&mut self, at: At) {

@@ -128,6 +128,9 @@ pub struct Passage {
     pub redelivered: bool,
     /// How that delivery was settled.
     pub settled: Option<Settlement>,
+    /// It was delivered before a time of which nothing is known: that no settlement was seen says nothing.
+    #[serde(skip)]
+    pub(super) doubtful: bool,
     /// A later passage is the redelivery of this one.
     #[serde(skip)]
     pub(super) resumed: bool,
@@ -210,6 +213,10 @@ impl Life {
         self.passages.get_mut(usize::try_from(at.passage.checked_sub(self.left_out)?).ok()?)
     }
 
+    pub(super) fn at(&self, at: Place) -> Option<&Passage> {
+        self.passages.get(usize::try_from(at.passage.checked_sub(self.left_out)?).ok()?)
+    }
+
     pub(super) fn push(&mut self, passage: Passage) -> Place {
         if self.passages.len() >= MAX_PASSAGES {
             self.passages.pop_front();
@@ -239,7 +246,8 @@ pub struct Totals {
     pub returned: u64,
     /// Settlements of a delivery that was not seen.
     pub unknown_tags: u64,
-    /// Deliveries whose settlement cannot be told, because too many were unsettled on their channel.
+    /// Deliveries whose settlement cannot be told, because too many were unsettled on their channel, or because a part is missing in which
+    /// they may have been settled.
     pub untracked: u64,
     /// Messages whose method was not seen.
     pub unidentified: u64,

@@ -189,6 +189,16 @@ impl Model {
         });
     }
 
+    /// Whether a process began, ran another program, or ended in the part that the flight recorder let go of.
+    pub fn began_or_ended_in(&self, evicted: &trouble::Evicted) -> bool {
+        self.processes.iter().any(|process| {
+            let exit = process.exit.as_ref().map(|exit| exit.at_ns);
+            let execs = process.execs.iter().map(|exec| exec.mark.at_ns);
+            let mut moments = execs.chain(exit).chain([process.first_seen_ns]);
+            moments.any(|at_ns| evicted.covers(at_ns))
+        })
+    }
+
     /// How many events there were.
     pub fn events(&self) -> u64 {
         self.counts.values().sum()

@@ -154,6 +154,11 @@ impl Outcomes {
         }
     }
 
+    /// A time passed of which nothing is known: what comes after it is no measure of pace.
+    pub(super) fn pause(&mut self) {
+        self.by_pid.values_mut().for_each(|work| work.paced_ns = None);
+    }
+
     /// Takes in a life that is over, or as it stood at the end.
     pub(super) fn add(&mut self, life: &Life) {
         for passage in &life.passages {
@@ -196,6 +201,7 @@ impl Outcomes {
                     latest(&mut work.last_settled, settlement.mark);
                 }
             }
+            Some(Settled::Returned) | None if passage.doubtful => {}
             Some(Settled::Returned) | None => {
                 let returned = settled.map(|settlement| settlement.mark);
                 let held = Held { about: about(life, passage), delivered, returned };

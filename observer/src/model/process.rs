@@ -80,11 +80,11 @@ pub struct FailedExec {
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exit {
-    /// When, in nanoseconds on `CLOCK_MONOTONIC`.
+    /// When, in nanoseconds on `CLOCK_MONOTONIC`; the latest it can have been, when nobody watched.
     pub at_ns: u64,
     /// The event that proves it.
     pub event: u64,
-    /// Its status, when it was not killed.
+    /// Its status, when it was not killed. Neither this nor `signal`: it ended unseen.
     pub code: Option<i32>,
     /// The signal that killed it.
     pub signal: Option<i32>,
@@ -189,6 +189,15 @@ impl Processes {
                     }
                 }
             }
+            Body::Gap { gone, .. } => {
+                for pid in gone {
+                    if let Some(&index) = self.current.get(pid)
+                        && let Some(process) = self.all.get_mut(index)
+                    {
+                        process.vanish(Mark::new(id, event));
+                    }
+                }
+            }
             _ if event.pid.0 == 0 => {}
             body => {
                 let with_details = self.detailed < MAX_DETAILS;
@@ -250,6 +259,23 @@ impl Process {
             }
             Body::State { .. } => self.stopped = None,
             _ => {}
+        }
+    }
+
+    /// It ended while nobody watched: at the latest now, and how is not known.
+    fn vanish(&mut self, mark: Mark) {
+        if self.exit.is_none() {
+            let (at_ns, event) = (mark.at_ns, mark.event);
+            self.exit = Some(Exit {
+                at_ns,
+                event,
+                code: None,
+                signal: None,
+                core_dumped: false,
+                by: None,
+                sent: None,
+            });
+            self.stopped = None;
         }
     }
 

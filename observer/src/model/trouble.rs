@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::event::{Body, Event, Hop, NoteLevel, Pid, Sender, Tid};
+use crate::event::{Body, EVICTED_ESSENTIAL, Event, Hop, NoteLevel, Pid, Sender, Tid};
 
 /// Signals told apart by receiver, number and sender.
 const MAX_SIGNALS: usize = 500;
@@ -13,6 +13,8 @@ const MAX_STUCK: usize = 20_000;
 const MAX_WAITS: usize = 500;
 /// Notes kept.
 const MAX_NOTES: usize = 50;
+/// Gaps kept, the first.
+const MAX_GAPS: usize = 50;
 
 /// Signals of one number from one sender to one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,39 @@ pub struct Waits {
     pub longest_ns: u64,
 }
 
+/// A time in which nobody watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last moment before it of which something is known, in nanoseconds on `CLOCK_MONOTONIC`.
+    pub since_ns: u64,
+    /// When somebody watched again.
+    pub until_ns: u64,
+    /// Processes that ended meanwhile.
+    pub gone: Vec<Pid>,
+    /// Why nobody watched.
+    pub why: String,
+}
+
+/// The time of which the flight recorder kept only what it always keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// When the last event before it was.
+    pub since_ns: u64,
+    /// When the last event was that made room.
+    pub until_ns: u64,
+    /// How many made room.
+    pub count: u64,
+    /// How many of these were of the kinds that are always kept: beyond their own room even they make place.
+    pub essential: u64,
+}
+
+impl Evicted {
+    /// Whether a moment is in it.
+    pub const fn covers(&self, at_ns: u64) -> bool {
+        self.since_ns < at_ns && at_ns <= self.until_ns
+    }
+}
+
 /// All that is known of trouble.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles {
@@ -75,6 +110,12 @@ pub struct Troubles {
     /// Waits that ended, by process and call.
     pub waits: BTreeMap<(Pid, String), Waits>,
     losses: HashMap<(Hop, String), u64>,
+    gaps: Vec<Gap>,
+    /// Gaps that are not among the others because there were too many.
+    pub gaps_left_out: u64,
+    evicted: Option<Evicted>,
+    /// When the last event was that the flight recorder would not have kept for itself.
+    ordinary_ns: u64,
     notes: Vec<(NoteLevel, String, u64)>,
 }
 
@@ -119,12 +160,25 @@ impl Troubles {
         self.losses.values().sum()
     }
 
+    /// The times in which nobody watched, in order. Each counts as one loss.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// What the flight recorder's ring let go of; `None`: it kept all.
+    pub const fn evicted(&self) -> Option<Evicted> {
+        self.evicted
+    }
+
     /// What the observer had to say about the recording, each with how often it said so.
     pub fn notes(&self) -> &[(NoteLevel, String, u64)] {
         &self.notes
     }
 
     pub(super) fn add(&mut self, id: u64, event: &Event) {
+        if !event.body.is_essential() {
+            self.ordinary_ns = self.ordinary_ns.max(event.at_ns);
+        }
         match &event.body {
             Body::Signal { signal, sender, .. } => self.signal(id, event, *signal, sender.get()),
             Body::Stuck { syscall, since_ns, on, args }
@@ -172,7 +226,20 @@ impl Troubles {
                 gone.into_iter().for_each(|thread| self.dead(thread, event.at_ns));
             }
             Body::Lost { hop, what, count, .. } => {
-                *self.losses.entry((*hop, what.clone())).or_default() += count
+                *self.losses.entry((*hop, what.clone())).or_default() += count;
+                if *hop == Hop::Evicted {
+                    self.evict(event.at_ns, what, *count);
+                }
+            }
+            Body::Gap { since_ns, gone, why } => {
+                *self.losses.entry((Hop::Unwatched, "gap".to_owned())).or_default() += 1;
+                self.forget_stuck();
+                if self.gaps.len() < MAX_GAPS {
+                    let (since_ns, until_ns) = (*since_ns, event.at_ns);
+                    self.gaps.push(Gap { since_ns, until_ns, gone: gone.clone(), why: why.clone() });
+                } else {
+                    self.gaps_left_out += 1;
+                }
             }
             Body::Note { level, text } => {
                 if let Some((_, _, count)) =
@@ -185,6 +252,24 @@ impl Troubles {
             }
             _ => {}
         }
+    }
+
+    fn evict(&mut self, at_ns: u64, what: &str, count: u64) {
+        let since_ns = self.ordinary_ns;
+        let evicted =
+            self.evicted.get_or_insert(Evicted { since_ns, until_ns: at_ns, count: 0, essential: 0 });
+        evicted.until_ns = evicted.until_ns.max(at_ns);
+        evicted.count += count;
+        if what == EVICTED_ESSENTIAL {
+            evicted.essential += count;
+        }
+        self.forget_stuck();
+    }
+
+    /// Who sat in a call before a time of which nothing is known may have left it meanwhile.
+    fn forget_stuck(&mut self) {
+        self.stuck.clear();
+        self.broken_off.clear();
     }
 
     fn signal(&mut self, id: u64, event: &Event, signal: i32, sender: Option<&Sender>) {

@@ -209,6 +209,11 @@ fn not_seen(case: &Case<'_>, verdict: &Verdict, columns: usize, whole: bool) -> 
     if lost > 0 {
         lines.push(Line::new().with(BAD, format!("{} lost", units::counted(lost, "event"))));
     }
+    for gap in case.model.troubles.gaps() {
+        let text = words::gap(gap.since_ns, gap.until_ns, &gap.gone, &gap.why);
+        let text = format!("{}: {text}", case.about(gap.since_ns));
+        lines.extend(wrapped(BAD, &text, columns, if whole { usize::MAX } else { 2 }));
+    }
     for (level, text, count) in case.model.troubles.notes() {
         if *level != NoteLevel::Info {
             let times = if *count > 1 { format!(" (×{count})") } else { String::new() };

@@ -137,7 +137,10 @@ pub fn totals(totals: &Totals) -> Line {
         (returned, "given back"),
         (redelivered, "redelivered"),
         (&totals.unknown_tags, "settlements of deliveries that were not seen"),
-        (&totals.untracked, "whose settlement cannot be told: too many unsettled on their channel"),
+        (
+            &totals.untracked,
+            "whose settlement cannot be told: too many unsettled on their channel, or a part of the recording is missing",
+        ),
         (&totals.unidentified, "whose method was not seen"),
         (&totals.cut_short, "shown before their end: too many at a time"),
     ] {

@@ -97,6 +97,7 @@ fn describe(line: &mut Line, event: &Event) {
                 format!("{} of {what} at the {}{cpu}", units::counted(*count, "event"), hop_text(*hop)),
             )
         }
+        Body::Gap { since_ns, gone, why } => line.push(BAD, words::gap(*since_ns, event.at_ns, gone, why)),
         Body::Note { level, text } => line.push(level_style(*level), text),
         Body::ModuleSearch(search) => disk::search(line, search),
         Body::SourceLook(look) => disk::look(line, look),
@@ -296,6 +297,8 @@ pub const fn hop_text(hop: Hop) -> &'static str {
         Hop::Decode => "decoder",
         Hop::Channel => "way to the session",
         Hop::Store => "session's store",
+        Hop::Evicted => "flight recorder's ring, for later ones",
+        Hop::Unwatched => "observer, which was not there",
     }
 }
 

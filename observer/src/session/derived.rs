@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{Session, SessionError, read::to_i64, write::SCHEMA};
+use super::{Session, SessionError, read::to_i64, trust, write::SCHEMA};
 
 const DERIVED: [&str; 2] = ["amqp_methods", "messages"];
 
@@ -74,7 +74,8 @@ impl Session {
         let mut session = Self::open(path)?;
         let sqlite = |source| SessionError::sqlite("write derived tables of session", path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+        let connection = Connection::open_with_flags(&session.path, flags).map_err(sqlite)?;
+        trust::distrust(&connection).map_err(sqlite)?;
         connection.busy_timeout(std::time::Duration::from_secs(1)).map_err(sqlite)?;
         session.connection = connection;
         Ok(session)

@@ -19,6 +19,20 @@ pub enum SessionError {
         /// What SQLite answered.
         answer: String,
     },
+    /// What lies in a session's place is no file of its owner's.
+    #[error("will not open {} as a session: {why}; remove it if nobody needs it", .path.display())]
+    Strange {
+        /// What lies there.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The session is over: nothing can be added to it.
+    #[error("cannot go on with session {}: it was ended; record another one", .path.display())]
+    Ended {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is a SQLite database that some other program made.
     #[error("cannot read {} as a session: it is a SQLite database, but observer did not record it", .path.display())]
     NotOurs {

@@ -29,7 +29,7 @@ impl Key {
         let mut nonce = [0; 8];
         getrandom::fill(&mut nonce).map_err(io::Error::other)?;
         let aside = path.with_extension(format!("{:016x}", u64::from_ne_bytes(nonce)));
-        let made = mark::create_new(&aside, owner).and_then(|mut file| {
+        let made = mark::create_new(&aside, owner, 0o600).and_then(|mut file| {
             file.write_all(&key)?;
             std::fs::hard_link(&aside, path)
         });
@@ -44,7 +44,8 @@ impl Key {
     fn read(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
+        let mut file =
+            options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path)?;
         let mut key = [0; KEY_BYTES];
         file.read_exact(&mut key)?;
         Ok(Self(key))

@@ -8,13 +8,19 @@ mod mark;
 mod name;
 mod read;
 mod redact;
+mod resume;
+pub mod retain;
+mod ring;
 mod secret;
+pub mod service;
+mod snapshot;
 mod state_dir;
 mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod write;
 
 use schemars::JsonSchema;
@@ -27,6 +33,9 @@ pub use name::check as check_name;
 pub use secret::blank;
 pub use read::{Filter, Session};
 pub use redact::Redactor;
+pub use resume::{Alive, Resumed, StreamEnd};
+pub use ring::Ring;
+pub use service::SERVICE_BASE;
 pub use state_dir::{Listed, StateDir, Summary, name_of, new_id};
 pub use stored::{DerivedTable, StoredEvent};
 pub use write::Recorder;

@@ -8,11 +8,13 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, types::Value};
 
-use super::{APPLICATION_ID, Ending, Header, SCHEMA_VERSION, SessionError, State, mark};
+use super::{APPLICATION_ID, Ending, Header, SCHEMA_VERSION, SessionError, State, mark, trust};
 use crate::event::{Body, Event, Origin, Pid, Tid};
 
 /// A session is read by one thread at a time: SQLite's own locks would cost a fifth of the time.
-const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    .union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 /// KiB of pages kept: events are read in the order of time, which is nearly that of the file.
 const CACHE_KIB: i64 = 16 * 1024;
 
@@ -75,24 +77,23 @@ impl Session {
     /// Opens a session file.
     ///
     /// # Errors
-    /// When there is no such file, when it is damaged, when it is not one of ours, or when a newer observer recorded it.
+    /// When there is no such file or it is a link, when it is damaged, when it is not one of ours, or when a newer observer recorded it.
     pub fn open(path: &Path) -> Result<Self, SessionError> {
-        match path.metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(SessionError::NoSuchFile { path: path.to_owned() });
-            }
-            Err(source) => {
-                return Err(SessionError::Io {
-                    attempted: "open session",
-                    path: path.to_owned(),
-                    source,
-                    next: "",
-                });
-            }
-            Ok(_) => {}
-        }
+        Self::open_of(path, None)
+    }
+
+    /// The same, of a session that is to be this user's: what somebody else put there is refused.
+    pub(super) fn open_of(path: &Path, owner: Option<u32>) -> Result<Self, SessionError> {
+        // Links on the way there are the caller's own; of what is there none is followed.
+        let whole = path.parent().and_then(|parent| {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Some(parent.canonicalize().ok()?.join(path.file_name()?))
+        });
+        let path = whole.as_deref().unwrap_or(path);
+        trust::check(path, owner)?;
         let sqlite = |source| SessionError::sqlite("open session", path, source);
         let connection = Connection::open_with_flags(path, FLAGS).map_err(sqlite)?;
+        trust::distrust(&connection).map_err(sqlite)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(sqlite)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sqlite)?;
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -225,7 +226,7 @@ pub(super) fn to_i64(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn meta<T: serde::de::DeserializeOwned>(
+pub(super) fn meta<T: serde::de::DeserializeOwned>(
     connection: &Connection,
     path: &Path,
     part: &'static str,
@@ -255,7 +256,7 @@ fn event(row: &Row<'_>, json: &mut String) -> rusqlite::Result<Option<(u64, Even
 }
 
 /// What the columns `kind` and `data` say.
-fn body(kind: &str, data: &str, json: &mut String) -> Option<Body> {
+pub(super) fn body(kind: &str, data: &str, json: &mut String) -> Option<Body> {
     // Most events of a session name a file. Read by themselves they are not copied first, as what has its tag among its fields is.
     if let Some(body) = Body::of_file_call(kind) {
         return serde_json::from_str(data).ok().map(body);

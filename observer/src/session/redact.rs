@@ -146,7 +146,9 @@ impl Redactor {
                 let content = std::mem::take(&mut event.bytes);
                 look.digest = (!content.is_empty()).then(|| self.key.digest(&content)).flatten();
             }
-            Body::Note { text, .. } | Body::Lookup { name: text, .. } => self.text(text),
+            Body::Note { text, .. } | Body::Gap { why: text, .. } | Body::Lookup { name: text, .. } => {
+                self.text(text)
+            }
             Body::Output { .. } => {
                 if let Cow::Owned(clean) = self.clean(&event.bytes, true, &self.all) {
                     event.bytes = clean;

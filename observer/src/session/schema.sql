@@ -3,7 +3,7 @@
 -- is the beginning of one. Secrets are «redacted:HASH», the same hash for the same secret within one state directory.
 
 CREATE TABLE meta (
-    key   TEXT PRIMARY KEY,  -- header: what was known when the session began; ending: how it ended, missing when it was cut short
+    key   TEXT PRIMARY KEY,  -- header: what was known when the session began; ending: how it ended, missing when it was cut short; ring: how much a flight recorder keeps
     value TEXT NOT NULL      -- JSON
 ) WITHOUT ROWID;
 
@@ -150,7 +150,7 @@ FROM events WHERE kind = 'output';
 CREATE VIEW losses AS  -- events that were lost, at the place in time where it was noticed
 SELECT
     id AS event, at_ns,
-    json_extract(data, '$.hop')   AS hop,    -- ring, kernel-table, decode, store
+    json_extract(data, '$.hop')   AS hop,    -- ring, kernel-table, decode, channel, store; evicted: made room in the flight recorder's ring
     json_extract(data, '$.what')  AS what,
     json_extract(data, '$.cpu')   AS cpu,
     json_extract(data, '$.count') AS count   -- since the last such row

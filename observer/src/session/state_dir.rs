@@ -9,7 +9,7 @@ use std::{
 
 use nix::libc::{O_DIRECTORY, O_NOFOLLOW};
 
-use super::{Ending, Header, Invoker, Session, SessionError, State, mark, name};
+use super::{Ending, Header, Invoker, Session, SessionError, State, mark, name, service};
 
 /// How the names of session files end.
 pub(super) const EXTENSION: &str = "sqlite";
@@ -19,6 +19,16 @@ pub(super) const EXTENSION: &str = "sqlite";
 pub struct StateDir {
     path: PathBuf,
     owner: (u32, u32),
+    file_mode: u32,
+    places: Vec<Place>,
+}
+
+/// A directory in which sessions are looked for.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    /// Whose files must be there; `None`: this is our own directory.
+    pub(super) owner: Option<u32>,
 }
 
 /// One session in the directory.
@@ -28,6 +38,8 @@ pub struct Listed {
     pub path: PathBuf,
     /// Its id: the file's name.
     pub id: String,
+    /// Whose file it is.
+    pub owner: u32,
     /// Space it takes, with what SQLite keeps beside it.
     pub size_bytes: u64,
     /// What it says of itself, or why that cannot be read.
@@ -52,12 +64,11 @@ impl Listed {
         self.summary.as_ref().map_or(&self.id, |summary| &summary.header.name)
     }
 
-    fn read(path: PathBuf) -> Option<Self> {
+    fn read(path: PathBuf, owner: Option<u32>) -> Option<Self> {
         let id = path.file_stem()?.to_str()?.to_owned();
         let metadata = path.symlink_metadata().ok().filter(|metadata| metadata.is_file())?;
-        let beside = beside(&path).into_iter().filter_map(|path| path.symlink_metadata().ok());
-        let size_bytes = metadata.len() + beside.map(|metadata| metadata.len()).sum::<u64>();
-        let summary = Session::open(&path).map(|session| Summary {
+        let size_bytes = metadata.len() + bytes_beside(&path);
+        let summary = Session::open_of(&path, owner).map(|session| Summary {
             state: session.state(),
             ending: session.ending(),
             header: session.header().clone(),
@@ -68,7 +79,7 @@ impl Listed {
             .map(jiff::Timestamp::as_nanosecond);
         let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
         let newest = (began.unwrap_or(modified), readable.map_or(0, |header| header.started_ns));
-        Some(Self { path, id, size_bytes, summary, newest })
+        Some(Self { path, id, owner: metadata.uid(), size_bytes, summary, newest })
     }
 }
 
@@ -90,7 +101,45 @@ impl StateDir {
         create_dirs(&wanted, owner).map_err(failed("create state directory"))?;
         // Links in the way here are the user's own; from now on, files are opened without following any.
         let path = wanted.canonicalize().map_err(failed("open state directory"))?;
-        Ok(Self { path, owner })
+        Ok(Self::at(path, owner, 0o600))
+    }
+
+    /// A directory that is there.
+    pub(super) fn at(path: PathBuf, owner: (u32, u32), file_mode: u32) -> Self {
+        let places = vec![Place { path: path.clone(), owner: None }];
+        Self { path, owner, file_mode, places }
+    }
+
+    /// The same as [`StateDir::open`], to read from: without an `explicit` one, the sessions that the service keeps at `base` for this user
+    /// are found too; for whoever may read them, those of all users. An `explicit` one that is a service's own holds just these.
+    ///
+    /// # Errors
+    /// As [`StateDir::open`].
+    pub fn open_to_read(
+        explicit: Option<&Path>,
+        invoker: &Invoker,
+        base: &Path,
+    ) -> Result<Self, SessionError> {
+        if let Some(explicit) = explicit.filter(|path| service::is_base(path)) {
+            let path = explicit.canonicalize().map_err(|source| SessionError::Io {
+                attempted: "open state directory",
+                path: explicit.to_owned(),
+                source,
+                next: "choose another directory with --state-dir",
+            })?;
+            let places = service::places(&path, invoker.uid);
+            return Ok(Self { places, ..Self::at(path, (invoker.uid, invoker.gid), 0o600) });
+        }
+        let mut dir = Self::open(explicit, invoker)?;
+        if explicit.is_none() {
+            dir.also(base, invoker.uid);
+        }
+        Ok(dir)
+    }
+
+    /// Finds here too what the service keeps at `base` for this user, and whatever else can be read there.
+    pub(super) fn also(&mut self, base: &Path, uid: u32) {
+        self.places.extend(service::places(base, uid));
     }
 
     /// The directory.
@@ -103,9 +152,14 @@ impl StateDir {
         self.owner
     }
 
-    /// The file of the session with this id.
-    pub(super) fn path_of(&self, id: &str) -> PathBuf {
-        self.path.join(format!("{id}.{EXTENSION}"))
+    /// Permissions of the files that are created here.
+    pub(super) const fn file_mode(&self) -> u32 {
+        self.file_mode
+    }
+
+    /// The file of the session with this id, whether there is one or not.
+    pub fn path_of(&self, id: &str) -> PathBuf {
+        session_file(&self.path, id)
     }
 
     /// All sessions, the newest first. One that cannot be read is among them, with the reason.
@@ -113,17 +167,25 @@ impl StateDir {
     /// # Errors
     /// When the directory cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, SessionError> {
-        let failed = |source| SessionError::Io {
-            attempted: "list state directory",
-            path: self.path.clone(),
-            source,
-            next: "",
-        };
         let mut sessions = Vec::new();
-        for entry in self.path.read_dir().map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION) {
-                sessions.extend(Listed::read(path));
+        for Place { path, owner } in &self.places {
+            let failed = |source| SessionError::Io {
+                attempted: "list state directory",
+                path: path.clone(),
+                source,
+                next: "",
+            };
+            let entries = match path.read_dir().map_err(failed) {
+                Ok(entries) => entries,
+                // Not for us to read, or nothing was ever kept there.
+                Err(_) if owner.is_some() => continue,
+                Err(error) => return Err(error),
+            };
+            for entry in entries {
+                let path = entry.map_err(failed)?.path();
+                if is_session(&path) {
+                    sessions.extend(Listed::read(path, *owner));
+                }
             }
         }
         sessions.sort_by(|a, b| b.newest.cmp(&a.newest).then_with(|| b.id.cmp(&a.id)));
@@ -137,7 +199,8 @@ impl StateDir {
     /// When there is none, with the names that look like it; when the beginning of an id fits several.
     pub fn find(&self, wanted: &str) -> Result<PathBuf, SessionError> {
         if wanted.contains('/') {
-            return Ok(PathBuf::from(wanted));
+            // Links on the way to a file that was named are the caller's own.
+            return Ok(Path::new(wanted).canonicalize().unwrap_or_else(|_| PathBuf::from(wanted)));
         }
         self.find_listed(wanted).map(|listed| listed.path)
     }
@@ -232,7 +295,7 @@ impl StateDir {
             self.check_idle(session)?;
         }
         // The session itself first: without it, the rest means nothing to anybody.
-        for path in std::iter::once(session.path.clone()).chain(beside(&session.path)) {
+        for path in files_of(&session.path.with_extension("")) {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(SessionError::Io { attempted: "remove", path, source, next: "" });
@@ -264,14 +327,31 @@ pub fn name_of(command: &[String]) -> String {
     name::suggest(command)
 }
 
-/// What SQLite and the recorder keep beside a session.
-fn beside(path: &Path) -> [PathBuf; 4] {
+/// The file of the session with this id, in a directory.
+pub(super) fn session_file(directory: &Path, id: &str) -> PathBuf {
+    directory.join(format!("{id}.{EXTENSION}"))
+}
+
+/// Whether a file is called as sessions are.
+pub(super) fn is_session(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == EXTENSION)
+}
+
+/// A session's file, then what SQLite and the recorder keep beside it. `stem` is its path without the extension.
+pub(super) fn files_of(stem: &Path) -> [PathBuf; 6] {
     let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
+        let mut name = stem.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    [with("-wal"), with("-shm"), with("-journal"), mark::path_of(path)]
+    [".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal", ".recording", ".part"].map(with)
+}
+
+/// What lies beside a session's file, in bytes.
+pub(super) fn bytes_beside(path: &Path) -> u64 {
+    let files = files_of(&path.with_extension(""));
+    let beside = files.iter().skip(1).filter_map(|path| path.symlink_metadata().ok());
+    beside.map(|metadata| metadata.len()).sum()
 }
 
 fn near(wanted: &str, sessions: &[Listed]) -> Vec<String> {

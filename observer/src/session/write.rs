@@ -15,6 +15,8 @@ use super::{
     mark::{self, Mark, RESERVE_BYTES},
     name,
     read::{origin_name, to_i64},
+    resume::Bases,
+    ring::{Accounts, ROW_BYTES, Ring, Row},
 };
 use crate::{
     amqp::mask::StreamMasker,
@@ -38,21 +40,32 @@ const CLOCK_EVERY: usize = 256;
 /// `synchronous=OFF`: the promise is that killing *us* loses nothing committed, and what was handed to the kernel outlives us without
 /// `fsync`. An `fsync` would wait behind the target's own writes, and make the target wait behind ours, for as long as the disk likes;
 /// meanwhile the kernel's ring overflows. A machine that loses power may leave a damaged session; `finish` syncs.
-const WHILE_RECORDING: &str = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;";
+pub(super) const WHILE_RECORDING: &str =
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=-2048;";
 
 /// Two indexes cost five times the insertion: they are built when nothing is waiting any more.
-const INDEXES: &str =
+pub(super) const INDEXES: &str =
     "CREATE INDEX events_by_time ON events (at_ns); CREATE INDEX events_by_kind ON events (kind, at_ns);";
+
+/// How long a lock of somebody else is waited for.
+pub(super) const WAIT_FOR_OTHERS: Duration = Duration::from_secs(1);
+
+/// Where `meta` holds how much the ring keeps, when there is one.
+pub(super) const RING: &str = "ring";
 
 const INSERT: &str =
     "INSERT INTO events (at_ns, pid, tid, kind, origin, data, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 /// A session being recorded.
 pub struct Recorder {
-    connection: Connection,
-    path: PathBuf,
-    redactor: Redactor,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    /// As it is stored.
+    pub(super) header: Header,
+    pub(super) redactor: Redactor,
     masker: StreamMasker,
+    pub(super) bases: Bases,
+    pub(super) ring: Option<Accounts>,
     /// Reused for every event's JSON.
     json: Vec<u8>,
     /// When the open transaction began.
@@ -63,7 +76,7 @@ pub struct Recorder {
     pending_bytes: usize,
     /// Could not be stored, by kind, and is not yet told.
     unstored: Tally,
-    last_ns: u64,
+    pub(super) last_ns: u64,
     mark: Mark,
     trouble: Option<String>,
 }
@@ -84,8 +97,9 @@ impl Recorder {
             source,
             next: "make room or make the directory writable, or choose another one with --state-dir",
         };
-        let mark = Mark::create(&path, dir.owner()).map_err(io)?;
-        let begun = mark::create_new(&path, dir.owner()).map_err(io).and_then(|_| begin(&path, &header));
+        let (owner, mode) = (dir.owner(), dir.file_mode());
+        let mark = Mark::create(&path, owner, mode).map_err(io)?;
+        let begun = mark::create_new(&path, owner, mode).map_err(io).and_then(|_| begin(&path, &header));
         let connection = match begun {
             Ok(connection) => connection,
             Err(error) => {
@@ -95,20 +109,33 @@ impl Recorder {
                 return Err(error);
             }
         };
-        Ok(Self {
+        Ok(Self::new(connection, path, header, redactor, mark))
+    }
+
+    pub(super) fn new(
+        connection: Connection,
+        path: PathBuf,
+        header: Header,
+        redactor: Redactor,
+        mark: Mark,
+    ) -> Self {
+        Self {
+            last_ns: header.started_ns,
             connection,
             path,
+            header,
             redactor,
             masker: StreamMasker::new(),
+            bases: Bases::default(),
+            ring: None,
             json: Vec::with_capacity(1 << 16),
             began: None,
             pending: Tally::default(),
             pending_bytes: 0,
             unstored: Tally::default(),
-            last_ns: header.started_ns,
             mark,
             trouble: None,
-        })
+        }
     }
 
     /// Blanks recorded streams by `masker` rather than by one that leaves nothing secret readable.
@@ -116,6 +143,24 @@ impl Recorder {
     pub fn with_masker(mut self, masker: StreamMasker) -> Self {
         self.masker = masker;
         self
+    }
+
+    /// Keeps what comes first and what came last, and lets go of what is between: the file stays about as large as the ring says. For a
+    /// session of which nothing is recorded yet; one that is gone on with has its ring already.
+    #[must_use]
+    pub fn with_ring(mut self, ring: Ring) -> Self {
+        self.ring = Some(Accounts::new(ring));
+        let put = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+        let json = serde_json::to_string(&ring).map_err(to_sql_error);
+        if let Err(error) = json.and_then(|json| self.connection.execute(put, [RING, &json])) {
+            self.fail(&error);
+        }
+        self
+    }
+
+    /// The session's header, as it is stored.
+    pub const fn header(&self) -> &Header {
+        &self.header
     }
 
     /// The session's file.
@@ -140,6 +185,7 @@ impl Recorder {
                 continue;
             }
             self.redactor.redact_event(&mut event);
+            self.bases.shift(&mut event);
             self.mask(&mut event);
             if let Some(watch) = &mut watch {
                 watch(&event);
@@ -272,6 +318,16 @@ impl Recorder {
             data,
             bytes
         ])?;
+        // The last words are not to wait for room.
+        if let Some(ring) = self.ring.as_mut().filter(|_| self.trouble.is_none()) {
+            ring.add(Row {
+                id: self.connection.last_insert_rowid(),
+                at_ns: event.at_ns,
+                bytes: (data.len() + event.bytes.len()) as u64 + ROW_BYTES,
+                essential: event.body.is_essential(),
+            });
+            ring.make_room(&self.connection)?;
+        }
         Ok(())
     }
 
@@ -329,7 +385,7 @@ fn begin(path: &Path, header: &Header) -> Result<Connection, SessionError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    connection.busy_timeout(Duration::from_secs(1)).map_err(sqlite)?;
+    connection.busy_timeout(WAIT_FOR_OTHERS).map_err(sqlite)?;
     connection.execute_batch(WHILE_RECORDING).map_err(sqlite)?;
     let json = serde_json::to_string(header).map_err(|source| SessionError::Header {
         part: "header",
@@ -349,7 +405,7 @@ fn begin(path: &Path, header: &Header) -> Result<Connection, SessionError> {
 }
 
 /// Cuts the tag off the JSON of a body: `{"kind":"open","path":…}` becomes `{"path":…}`. The tag has a column of its own.
-fn fields_only<'a>(json: &'a mut [u8], kind: &str) -> rusqlite::Result<&'a str> {
+pub(super) fn fields_only<'a>(json: &'a mut [u8], kind: &str) -> rusqlite::Result<&'a str> {
     const TAG: usize = "{\"kind\":\"\"".len();
     let fields = json.get_mut(TAG + kind.len()..).unwrap_or_default();
     match fields.first_mut() {
@@ -364,7 +420,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
-fn to_sql_error(error: serde_json::Error) -> rusqlite::Error {
+pub(super) fn to_sql_error(error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 

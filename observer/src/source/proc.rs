@@ -116,6 +116,21 @@ pub fn uid(pid: u32) -> Option<u32> {
     status_field(pid, "Uid")?.split_whitespace().next()?.parse().ok()
 }
 
+/// When a process was created, in nanoseconds on `CLOCK_MONOTONIC`, as exactly as the kernel's ticks tell.
+pub fn started_ns(pid: u32) -> Option<u64> {
+    let ticks_per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??.unsigned_abs();
+    let since_boot_ns = start_ticks(pid)?.saturating_mul(1_000_000_000 / ticks_per_s.max(1));
+    // What the machine slept counts in the one clock and not in the other.
+    let boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
+    let boot_ns = boot.tv_sec().unsigned_abs() * 1_000_000_000 + boot.tv_nsec().unsigned_abs();
+    Some(since_boot_ns.saturating_sub(boot_ns.saturating_sub(monotonic_ns())))
+}
+
+/// Whether a process is there and has not ended.
+pub fn is_alive(pid: u32) -> bool {
+    !matches!(state(pid), None | Some('Z' | 'X'))
+}
+
 /// The four user ids of a process: real, effective, saved, and that of its files (`proc_pid_status(5)`).
 pub fn user_ids(pid: u32) -> Option<[u32; 4]> {
     let ids: Vec<u32> = status_field(pid, "Uid")?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
@@ -307,6 +322,13 @@ pub fn past(pid: u32, pipes: &mut PipeHolders) -> Vec<Event> {
     );
     events.extend(sockets(pid).into_iter().map(event));
     events
+}
+
+/// The program a process runs, as an event of now.
+pub fn program(pid: u32) -> Event {
+    let body = Body::Exec(Box::new(exec(pid, None)));
+    let (pid, tid, bytes) = (Pid(pid), Tid(pid), Vec::new());
+    Event { at_ns: monotonic_ns(), pid, tid, observed_from: Origin::Proc, body, bytes }
 }
 
 /// The program a process runs and all it has now. Without `pipes` nobody looks for the other ends of pipes, which takes time.

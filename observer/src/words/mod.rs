@@ -18,3 +18,16 @@ pub fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
+
+/// A time in which nobody watched, in words.
+pub fn gap(since_ns: u64, until_ns: u64, gone: &[impl std::fmt::Display], why: &str) -> String {
+    let mut text =
+        format!("nobody watched for {}: {why}", units::duration(until_ns.saturating_sub(since_ns)));
+    if !gone.is_empty() {
+        let pids: Vec<String> = gone.iter().take(8).map(ToString::to_string).collect();
+        let more = if gone.len() > pids.len() { ", …" } else { "" };
+        let which = if gone.len() == 1 { "process" } else { "processes" };
+        text.push_str(&format!("; gone meanwhile: {which} {}{more}", pids.join(", ")));
+    }
+    text
+}

@@ -354,6 +354,7 @@ impl Stats {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &event.body {
             Body::Lost { count, .. } => counts.1 += count,
+            Body::Gap { .. } => counts.1 += 1,
             _ => counts.0 += 1,
         }
     }

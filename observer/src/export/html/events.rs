@@ -71,6 +71,7 @@ fn tier(body: &Body) -> usize {
         | Body::SocketFailed { .. }
         | Body::Lookup { .. }
         | Body::Lost { .. }
+        | Body::Gap { .. }
         | Body::State { .. }
         | Body::Stuck { .. }
         | Body::Interpreter(_)

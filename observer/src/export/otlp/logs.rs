@@ -44,6 +44,11 @@ pub(super) fn of_event(frame: &Frame, known: &Processes, id: u64, event: &Event)
             let text = format!("{} lost", units::counted(*count, "event"));
             record(ours::LOST, SeverityNumber::Warn, &text, attributes)
         }
+        Body::Gap { since_ns, gone, why } => {
+            let attributes = Attributes::new().text(ours::LOST_WHAT, Some("gap")).number(ours::LOST, Some(1));
+            let text = words::gap(*since_ns, event.at_ns, gone, why);
+            record(ours::LOST, SeverityNumber::Warn, &text, attributes)
+        }
         Body::Note { level, text } => {
             let severity = match level {
                 NoteLevel::Info => SeverityNumber::Info,

@@ -301,7 +301,7 @@ pub const TABLES: &[Table] = &[
         columns: &[
             EVENT,
             AT,
-            at("hop", Text, &["hop"], "ring, kernel-table, decode, channel, store"),
+            at("hop", Text, &["hop"], "ring, kernel-table, decode, channel, store, evicted"),
             at("what", Text, &["what"], "the kind of record"),
             at("cpu", Int, &["cpu"], ""),
             at("count", Int, &["count"], "since the last such row"),

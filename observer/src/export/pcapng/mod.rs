@@ -42,7 +42,8 @@ use crate::{
 
 const SCHEMA: &str = "observer.pcapng/1";
 /// The kinds of events that are read.
-const KINDS: [&str; 8] = ["socket", "connect", "connected", "accept", "data", "close", "disconnect", "lost"];
+const KINDS: [&str; 9] =
+    ["socket", "connect", "connected", "accept", "data", "close", "disconnect", "lost", "gap"];
 /// A comment's length has 16 bits.
 const MOST_COMMENT_BYTES: usize = 60_000;
 

@@ -26,7 +26,7 @@ use crate::{
         message::{Life, Passage, Settled},
     },
     session::{Filter, Header, Session},
-    words::units,
+    words::{self, units},
 };
 
 const SCHEMA: &str = "observer.perfetto/1";
@@ -115,6 +115,15 @@ impl<W: Write> Drawing<W> {
                 let name = format!("{} lost", units::counted(*count, "event"));
                 let mark = Mark::new("lost", name).text("what", Some(what)).count("count", *count);
                 self.trace.instant(event.at_ns, self.recording, mark);
+            }
+            Body::Gap { since_ns, gone, why } => {
+                self.lost.add(event);
+                let text = words::gap(*since_ns, event.at_ns, gone, why);
+                self.trace.instant(
+                    event.at_ns,
+                    self.recording,
+                    Mark::new("lost", text).text("what", Some("gap")),
+                );
             }
             Body::Note { level, text } if *level != NoteLevel::Info => {
                 self.trace.instant(event.at_ns, self.recording, Mark::new("recording", text));

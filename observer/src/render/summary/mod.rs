@@ -212,6 +212,10 @@ impl Screen<'_> {
                 line
             }
         }];
+        for gap in troubles.gaps() {
+            let text = words::gap(gap.since_ns, gap.until_ns, &gap.gone, &gap.why);
+            lines.push(Line::new().with(BAD, format!("{}: {text}", self.about(gap.since_ns))));
+        }
         for (level, text, count) in troubles.notes() {
             if *level != NoteLevel::Info {
                 let times = if *count > 1 { format!(" (×{count})") } else { String::new() };

@@ -102,6 +102,7 @@ pub(super) fn all() -> Vec<Body> {
         Body::Unstuck { syscall: "futex".into(), since_ns: 1, result: Known::Is(-4) },
         Body::State { state: 'T' },
         Body::Lost { hop: Hop::Ring, what: "file".into(), cpu: Some(1), count: 17 },
+        Body::Gap { since_ns: 5, gone: vec![Pid(20)], why: "«killed»\n".into() },
         Body::Note { level: NoteLevel::Warning, text: "«note»\n".into() },
     ];
     let bodies: Vec<Body> = bodies.into_iter().chain(brokers()).collect();
@@ -292,7 +293,7 @@ const fn complete(body: &Body) -> bool {
         | Body::Output { .. }
         | Body::Stuck { .. }
         | Body::Unstuck { .. } => true,
-        Body::State { .. } | Body::Lost { .. } | Body::Note { .. } => true,
+        Body::State { .. } | Body::Lost { .. } | Body::Gap { .. } | Body::Note { .. } => true,
         Body::QueueSample(_)
         | Body::BrokerConnection(_)
         | Body::BrokerConsumer(_)

@@ -4,4 +4,7 @@ mod bodies;
 mod death;
 mod directory;
 mod redaction;
+mod resume;
+mod ring;
+mod service;
 mod store;
