@@ -1,7 +1,11 @@
 //! Whether a worker consumes and makes progress, told from its AMQP conversations as they pass. It looks at events before secrets are
 //! removed, and keeps counts and times only. What is wrong is for `diagnose` to say.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::ControlFlow,
+    path::Path,
+};
 
 use crate::{
     amqp::{
@@ -11,6 +15,7 @@ use crate::{
     },
     event::{Body, Direction, Event, SocketId},
     model::dramatiq::{QueueKind, queue_kind},
+    session::{Filter, Session},
 };
 
 /// Connections looked at at one time.
@@ -64,6 +69,22 @@ impl Pulse {
             }
             _ => {}
         }
+    }
+
+    /// Learns from what was recorded before whether there was a consumer; how far its conversations are then is not known.
+    pub(super) fn recall(&mut self, session: &Path) {
+        let mut before = Self::default();
+        let data = Filter { kinds: vec!["data".into()], ..Filter::default() };
+        let read = Session::open(session).and_then(|session| {
+            session.events(&data, |_, event| {
+                before.look(&event);
+                if before.consumes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        });
+        if let Err(error) = read {
+            tracing::debug!(%error, "cannot tell whether there was a consumer");
+        }
+        self.consumes |= before.consumes;
     }
 
     /// Whether a consumer was ever confirmed by the broker.

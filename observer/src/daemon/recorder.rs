@@ -30,7 +30,7 @@ use crate::{
     capability::Capability,
     event::Pid,
     recording::{Glance, Recording},
-    session::{Ending, SessionError, StateDir},
+    session::{self, Ending, Header, SessionError, StateDir},
     source::{
         Source,
         broker::{BrokerConfig, BrokerSource, BrokerUrl, from_worker::FromWorker},
@@ -100,20 +100,28 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
     let Start { plan, flight, dir, resumed, feed, words, vitals, capabilities, outcomes, begun } = start;
     let owner = Owner::of(plan.uid, plan.gid);
     let pulse = Arc::new(Mutex::new(Pulse::default()));
+    let mut noticed = Noticed::default();
     let began = owner.assume().map_err(|error| error.to_string()).and_then(|()| {
         let broker = broker(&plan);
         let mut descriptions = vec![feed.describe()];
         descriptions.extend(broker.iter().map(|(source, _)| source.describe()));
         let header = store::header(&plan, descriptions, capabilities);
-        let recorder = match resumed {
-            Some((reopened, alive)) => Ok(store::go_on(reopened, &plan, &alive)),
-            None => store::begin(&dir, &plan, header, &flight),
+        let (recorder, header) = match resumed {
+            Some((reopened, alive)) => {
+                let header = reopened.resumed.header.clone();
+                noticed = Noticed::before(&plan, &flight, reopened.resumed.last_ns);
+                lock(&pulse).recall(&store::path_of(&dir, &plan));
+                (store::go_on(reopened, &plan, &alive), header)
+            }
+            None => {
+                let recorder = store::begin(&dir, &plan, header.clone(), &flight);
+                (recorder.map_err(|error| error.to_string())?, header)
+            }
         };
-        let recorder = recorder.map_err(|error| error.to_string())?;
         let _ = vitals.command.set(store::redacted(&dir, &plan.command).map_err(|error| error.to_string())?);
-        Ok((recorder, broker))
+        Ok((recorder, header, broker))
     });
-    let (recorder, broker) = match began {
+    let (recorder, header, broker) = match began {
         Ok(began) => began,
         Err(why) => {
             begun(Err(why.clone()));
@@ -128,7 +136,7 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
     });
     let recording = Recording::start(sources, recorder, glance(&pulse, &vitals, found));
     begun(Ok(&path));
-    let mut watch = Watch { plan: &plan, flight: &flight, pulse: &pulse, noticed: Noticed::default() };
+    let mut watch = Watch { plan: &plan, flight: &flight, pulse: &pulse, noticed };
     let ending = loop {
         match words.recv_timeout(LOOK_EVERY) {
             Ok(Word::Over(ending)) => break ending,
@@ -141,7 +149,7 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
         }
         vitals.consumes.store(lock(&pulse).consumes(), Ordering::Relaxed);
         if let Some(occasion) = watch.look() {
-            match copy(&recording, &dir, &plan, occasion) {
+            match copy(&recording, &dir, &header, occasion) {
                 Ok(conclusion) => {
                     vitals.promoted.fetch_add(1, Ordering::Relaxed);
                     let conclusion = Box::new(conclusion);
@@ -171,9 +179,15 @@ pub(super) fn finish(plan: Plan, path: &Path) -> Result<Outcome, String> {
 }
 
 /// Keeps a session of what there is while the recording goes on.
-fn copy(recording: &Recording, dir: &StateDir, plan: &Plan, occasion: Occasion) -> Result<Conclusion, SessionError> {
-    let mut header = store::header(plan, Vec::new(), Vec::new());
-    header.id = dir.new_id()?;
+fn copy(
+    recording: &Recording,
+    dir: &StateDir,
+    original: &Header,
+    occasion: Occasion,
+) -> Result<Conclusion, SessionError> {
+    let why = if occasion == Occasion::Stalled { "stalled" } else { "not-ready" };
+    let name = session::fitting_name(&original.name, why);
+    let header = Header { id: dir.new_id()?, name, ..original.clone() };
     let ending = Ending { ended_ns: proc::monotonic_ns(), code: None, signal: None, reason: "promoted".into() };
     let place = dir.clone();
     let path = recording.ask(move |recorder| store::copy(recorder, &place, header, &ending));
@@ -230,6 +244,14 @@ struct Noticed {
     not_ready: bool,
     /// Since when what has stalled was held.
     stalled_since_ns: Option<u64>,
+}
+
+impl Noticed {
+    /// What had been noticed of a recording that is gone on with, of which something is known until `last_ns`.
+    fn before(plan: &Plan, flight: &Flight, last_ns: u64) -> Self {
+        let not_ready = last_ns.saturating_sub(plan.began_ns) > flight.ready_within.0;
+        Self { not_ready, stalled_since_ns: None }
+    }
 }
 
 impl Watch<'_> {

@@ -81,6 +81,11 @@ pub(super) fn copy(
     Ok(path)
 }
 
+/// The file of a plan's session.
+pub(super) fn path_of(dir: &StateDir, plan: &Plan) -> PathBuf {
+    dir.path_of(&plan.id)
+}
+
 /// A session whose recorder was ended, opened to be gone on with.
 pub(super) struct Reopened {
     recorder: Recorder,

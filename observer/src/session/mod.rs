@@ -36,7 +36,7 @@ pub use redact::Redactor;
 pub use resume::{Alive, Resumed, StreamEnd};
 pub use ring::Ring;
 pub use service::SERVICE_BASE;
-pub use state_dir::{Listed, StateDir, Summary, name_of, new_id};
+pub use state_dir::{Listed, StateDir, Summary, fitting_name, name_of, new_id};
 pub use stored::{DerivedTable, StoredEvent};
 pub use write::Recorder;
 

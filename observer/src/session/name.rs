@@ -39,7 +39,12 @@ fn subject(command: &[String]) -> Option<String> {
     if program == "dramatiq" {
         return Some(worker_module(rest).unwrap_or(program));
     }
-    if !program.starts_with("python") && !program.starts_with("pypy") {
+    if matches!(program.as_str(), "env" | "sh" | "bash" | "dash") {
+        // A shim: what it stands for is among its words.
+        let inner = rest.iter().position(|word| is_python(&base(word)) || base(word) == "dramatiq");
+        return inner.map_or(Some(program), |at| subject(rest.get(at..)?));
+    }
+    if !is_python(&program) {
         return Some(program);
     }
     let mut words = rest.iter();
@@ -60,6 +65,16 @@ fn subject(command: &[String]) -> Option<String> {
         }
     }
     Some(program)
+}
+
+fn is_python(program: &str) -> bool {
+    program.starts_with("python") || program.starts_with("pypy")
+}
+
+/// A name with something said after it, not longer than a name may be.
+pub(super) fn with_suffix(name: &str, after: &str) -> String {
+    let room = LONGEST.saturating_sub(after.len() + 1);
+    format!("{}-{after}", name.chars().take(room).collect::<String>())
 }
 
 /// The first module among the arguments of a launcher (`worker:broker` is module `worker`). Numbers are options' values.
@@ -84,6 +99,14 @@ fn clean(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shim_is_called_after_what_it_stands_for() {
+        assert_eq!(name("/usr/bin/env bash /root/.pyenv/shims/python3 -m dramatiq shop"), "shop");
+        assert_eq!(name("bash ./start.sh"), "bash");
+        let long = with_suffix(&"x".repeat(56), "not-ready");
+        assert!(check(&long).is_ok() && long.ends_with("x-not-ready"), "{long}");
+    }
 
     fn name(command: &str) -> String {
         suggest(&command.split(' ').map(str::to_owned).collect::<Vec<_>>())

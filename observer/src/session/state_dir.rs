@@ -44,7 +44,7 @@ pub struct Listed {
     pub size_bytes: u64,
     /// What it says of itself, or why that cannot be read.
     pub summary: Result<Summary, SessionError>,
-    newest: (i128, u64),
+    newest: (i128, u64, i128),
 }
 
 /// What a session says of itself.
@@ -78,7 +78,8 @@ impl Listed {
             .and_then(|header| header.started_at.parse::<jiff::Timestamp>().ok())
             .map(jiff::Timestamp::as_nanosecond);
         let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        let newest = (began.unwrap_or(modified), readable.map_or(0, |header| header.started_ns));
+        // Copies of one that went on began when it did.
+        let newest = (began.unwrap_or(modified), readable.map_or(0, |header| header.started_ns), modified);
         Some(Self { path, id, owner: metadata.uid(), size_bytes, summary, newest })
     }
 }
@@ -320,6 +321,11 @@ fn id<const RANDOM: usize>() -> io::Result<String> {
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("{}-{random}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")))
+}
+
+/// A name with something said after it, not longer than a name may be.
+pub fn fitting_name(name: &str, after: &str) -> String {
+    name::with_suffix(name, after)
 }
 
 /// What a session of this command is called, whether or not another one is.
