@@ -6,18 +6,18 @@ use std::{ffi::CString, io};
 
 /// A user, as far as files go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub(super) struct Owner {
     /// User id.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// Primary group.
-    pub gid: u32,
+    pub(super) gid: u32,
     /// All groups, the primary one among them.
-    pub groups: Vec<u32>,
+    pub(super) groups: Vec<u32>,
 }
 
 impl Owner {
     /// The user with this id, with the groups that the user database gives them; `gid` where it does not know them.
-    pub fn of(uid: u32, gid: u32) -> Self {
+    pub(super) fn of(uid: u32, gid: u32) -> Self {
         let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         let (gid, name) = known.map_or((gid, None), |user| (user.gid.as_raw(), CString::new(user.name).ok()));
         let groups = name.and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok());
@@ -31,7 +31,7 @@ impl Owner {
     ///
     /// # Errors
     /// When the kernel refuses; the thread must then touch no file.
-    pub fn assume(&self) -> io::Result<()> {
+    pub(super) fn assume(&self) -> io::Result<()> {
         let refused = |what: &str| io::Error::other(format!("cannot take the {what} of user {}", self.uid));
         let groups: Vec<_> = self.groups.iter().copied().map(rustix::thread::Gid::from_raw).collect();
         match rustix::thread::set_thread_groups(&groups) {

@@ -45,11 +45,6 @@ impl Spool {
         &self.base
     }
 
-    /// The group that may read all sessions.
-    pub(super) const fn group(&self) -> Option<u32> {
-        self.group
-    }
-
     /// The directory of a plan's owner; from now on the plan is under way.
     pub(super) fn open(&self, plan: &Plan) -> Result<StateDir, String> {
         let dir = self.dir_of(plan)?;

@@ -15,7 +15,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::Context as _;
 pub use backend::Backend;
 use backend::Tracing;
 use broker::Asked;
