@@ -4,9 +4,8 @@
 //! The kernel half and [`ExecRule::fits`] run the same steps over the same bytes (`observer_ebpf::glob`).
 
 use observer_ebpf::{
-    RULE_ARGS_MAX, RULE_BYTES, RULES_MAX, Rule, Rules,
     glob::{ANY, Glob, ONE, RUN, answer},
-    pattern, rule_flag,
+    rule::{RULE_ARGS_MAX, RULE_BYTES, RULES_MAX, Rule, Rules, flag, pattern},
 };
 use zerocopy::FromZeros;
 
@@ -128,7 +127,7 @@ impl ExecRule {
         rule.id = self.id;
         if let Some(uid) = self.uid {
             rule.uid = uid;
-            rule.flags |= rule_flag::UID;
+            rule.flags |= flag::UID;
         }
         let words = (!self.args.is_empty()).then(|| self.args.join(" "));
         let patterns: [(_, _, Option<&String>, Result<Vec<u8>, Refused>); pattern::COUNT] = [
