@@ -4,20 +4,11 @@
 
 mod fields;
 pub mod glob;
+#[macro_use]
+mod wire;
+pub mod rule;
 
 pub use fields::{ABSENT, KERNEL_FIELDS, Kernel};
-
-/// Derives what the user half needs to decode without `unsafe`.
-macro_rules! wire {
-    ($(#[$meta:meta])* pub struct $name:ident = $size:literal { $($(#[$fmeta:meta])* pub $field:ident: $ty:ty,)* }) => {
-        $(#[$meta])*
-        #[repr(C)]
-        #[derive(Clone, Copy)]
-        #[cfg_attr(not(target_arch = "bpf"), derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
-        pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
-        const _: () = assert!(size_of::<$name>() == $size, concat!("size of ", stringify!($name)));
-    };
-}
 
 /// Bytes of user memory sent in one record; longer ranges come in pieces.
 pub const CHUNK: usize = 16 * 1024;
@@ -53,14 +44,6 @@ pub const FUNCTION_MAX: usize = 64;
 pub const EXCEPTION_MAX: usize = 64;
 /// Interpreters whose layout is known at one time.
 pub const PYTHONS_MAX: u32 = 64;
-/// Rules that can hold at one time. A power of two: a masked number is an index the verifier believes.
-pub const RULES_MAX: usize = 32;
-/// Bytes of all patterns of one rule, compiled. A power of two likewise.
-pub const RULE_BYTES: usize = 1024;
-/// Bytes of a command line that rules are compared with; what comes after is not looked at.
-pub const RULE_ARGS_MAX: usize = 8 * 1024;
-/// Steps of [`glob::Glob`] that all rules together get for one program that is started: about a millisecond.
-pub const RULE_STEPS: u32 = 128 * 1024;
 /// Words of 64 system calls each, in [`Processor::watched`].
 pub const WATCHED_WORDS: usize = 8;
 /// A call that lasts longer is reported when it returns.
@@ -549,70 +532,6 @@ wire! {
         /// Keeps the size a multiple of eight.
         pub pad: u32,
     }
-}
-
-wire! {
-    /// Which programs are tracked from their start.
-    pub struct Rule = 1056 {
-        /// What user space calls it; never 0.
-        pub id: u32,
-        /// Bits of [`rule_flag`].
-        pub flags: u32,
-        /// The real user it asks for.
-        pub uid: u32,
-        /// Keeps the size a multiple of eight.
-        pub pad: u32,
-        /// Where its patterns end in `bytes`: they stand one after another in the order of [`pattern`]. An empty one asks for nothing.
-        pub ends: [u32; pattern::COUNT],
-        /// The patterns, as [`glob`] has them.
-        pub bytes: [u8; RULE_BYTES],
-    }
-}
-
-/// Bits of [`Rule::flags`].
-pub mod rule_flag {
-    /// It asks for a user.
-    pub const UID: u32 = 1;
-}
-
-/// What the patterns of a [`Rule`] are compared with.
-pub mod pattern {
-    /// The file that was given to `execve`, and the executable.
-    pub const EXE: usize = 0;
-    /// The command line.
-    pub const ARGS: usize = 1;
-    /// The cgroup.
-    pub const UNIT: usize = 2;
-    /// The cgroup again.
-    pub const CGROUP: usize = 3;
-    /// How many.
-    pub const COUNT: usize = 4;
-}
-
-wire! {
-    /// All rules: value of the `RULES` table, of which one holds.
-    pub struct Rules = 33_800 {
-        /// How many.
-        pub len: u32,
-        /// 1 when one of them asks for more of a file than its name.
-        pub paths: u32,
-        /// They; the first that fits counts.
-        pub rules: [Rule; RULES_MAX],
-    }
-}
-
-/// Places of the table `STATE`.
-pub mod state {
-    /// When a program was last tracked by a rule, in nanoseconds; written by the kernel half only.
-    pub const ENTERED: u32 = 0;
-    /// What [`ENTERED`] was when user space saw that nothing was tracked; another number: something may be.
-    pub const IDLE_AT: u32 = 1;
-    /// Which entry of `RULES` holds.
-    pub const HOLDS: u32 = 2;
-    /// How many.
-    pub const COUNT: u32 = 3;
-    /// In [`HOLDS`]: none.
-    pub const NONE: u64 = 2;
 }
 
 wire! {

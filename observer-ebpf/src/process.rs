@@ -17,7 +17,7 @@ use crate::{
         AGAIN, STOP, argument, at_most, call, current, describe_fd, ids, kernel_string, offset, read, rounds,
         scratch, walk, walk_cgroup,
     },
-    rules::{self, entered},
+    rules::{self, entered, idle},
     tables::{PROCESSES, SCRATCH_LEN, THREADS},
 };
 
@@ -29,7 +29,7 @@ const DUMPABLE: u32 = 3;
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = ids();
-    if PROCESSES.get_ptr(tgid).is_none() {
+    if idle() || PROCESSES.get_ptr(tgid).is_none() {
         return 0;
     }
     let child: u64 = ctx.arg(1);
@@ -61,7 +61,7 @@ pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
 pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = ids();
     let mut rule = 0;
-    if PROCESSES.get_ptr(tgid).is_none() {
+    if idle() || PROCESSES.get_ptr(tgid).is_none() {
         rule = rules::fitting(ctx.arg(2));
         if rule == 0 {
             return 0;
@@ -211,7 +211,7 @@ extern "C" fn argument_piece(_round: u64, _: u64) -> i64 {
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = ids();
-    if THREADS.remove(tid).is_err() {
+    if idle() || THREADS.remove(tid).is_err() {
         return 0;
     }
     let task = current();

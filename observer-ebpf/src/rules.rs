@@ -5,9 +5,10 @@
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user};
 use observer_ebpf::{
-    PATH_MAX, RULE_ARGS_MAX, RULE_BYTES, RULE_STEPS, RULES_MAX, Rules,
+    PATH_MAX,
     glob::{Glob, answer},
-    kind, rule_flag, state,
+    kind,
+    rule::{RULE_ARGS_MAX, RULE_BYTES, RULE_STEPS, RULES_MAX, Rules, flag, state},
 };
 
 use crate::{
@@ -90,7 +91,7 @@ extern "C" fn look(at: u64, _: u64) -> i64 {
     }
     search.rule = at as u32;
     let rule = &rules.rules[at as usize & (RULES_MAX - 1)];
-    if rule.flags & rule_flag::UID != 0 && rule.uid != search.uid {
+    if rule.flags & flag::UID != 0 && rule.uid != search.uid {
         return AGAIN;
     }
     let [exe, args, unit, cgroup] = rule.ends;

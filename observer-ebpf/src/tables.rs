@@ -4,7 +4,12 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use observer_ebpf::{PYTHONS_MAX, Python, Rules, Socket, Thread, glob::Glob, kind, state};
+use observer_ebpf::{
+    PYTHONS_MAX, Python, Socket, Thread,
+    glob::Glob,
+    kind,
+    rule::{Rules, state},
+};
 
 /// Tracked processes by thread group id: presence is what counts.
 #[map]

@@ -12,7 +12,7 @@ use aya::{
     },
 };
 use observer_ebpf::{
-    ABSENT, KERNEL_FIELDS, Kernel, Processor, Python, Rules, Settings, Thread, WATCHED_WORDS, kind,
+    ABSENT, KERNEL_FIELDS, Kernel, Processor, Python, Settings, Thread, WATCHED_WORDS, kind, rule::Rules,
 };
 use syscalls::Sysno;
 use zerocopy::{FromBytes, IntoBytes};

@@ -4,9 +4,8 @@
 //! The kernel half and [`ExecRule::fits`] run the same steps over the same bytes (`observer_ebpf::glob`).
 
 use observer_ebpf::{
-    RULE_ARGS_MAX, RULE_BYTES, RULES_MAX, Rule, Rules,
     glob::{ANY, Glob, ONE, RUN, answer},
-    pattern, rule_flag,
+    rule::{RULE_ARGS_MAX, RULE_BYTES, RULES_MAX, Rule, Rules, flag, pattern},
 };
 use zerocopy::FromZeros;
 
@@ -128,28 +127,24 @@ impl ExecRule {
         rule.id = self.id;
         if let Some(uid) = self.uid {
             rule.uid = uid;
-            rule.flags |= rule_flag::UID;
+            rule.flags |= flag::UID;
         }
         let words = (!self.args.is_empty()).then(|| self.args.join(" "));
-        let patterns: [(_, _, Option<&String>, Result<Vec<u8>, Refused>); pattern::COUNT] = [
-            (pattern::EXE, "exe", self.exe.as_ref(), self.exe.as_deref().map_or(Ok(Vec::new()), exe)),
-            (
-                pattern::ARGS,
-                "args",
-                words.as_ref(),
-                words.as_ref().map_or(Ok(Vec::new()), |_| args(&self.args)),
-            ),
-            (pattern::UNIT, "unit", self.unit.as_ref(), self.unit.as_deref().map_or(Ok(Vec::new()), unit)),
-            (
-                pattern::CGROUP,
-                "cgroup",
-                self.cgroup.as_ref(),
-                self.cgroup.as_deref().map_or(Ok(Vec::new()), |glob| path(glob, true)),
-            ),
-        ];
         let mut end = 0;
-        for (which, name, text, bytes) in patterns {
-            let text = text.map_or("", String::as_str);
+        for (which, name, text) in [
+            (pattern::EXE, "exe", self.exe.as_deref()),
+            (pattern::ARGS, "args", words.as_deref()),
+            (pattern::UNIT, "unit", self.unit.as_deref()),
+            (pattern::CGROUP, "cgroup", self.cgroup.as_deref()),
+        ] {
+            let bytes = match (which, text) {
+                (_, None) => Ok(Vec::new()),
+                (pattern::EXE, Some(glob)) => exe(glob),
+                (pattern::ARGS, Some(_)) => args(&self.args),
+                (pattern::UNIT, Some(glob)) => unit(glob),
+                (_, Some(glob)) => path(glob, true),
+            };
+            let text = text.unwrap_or_default();
             let bytes = bytes.map_err(|why| refused(self, name, text, why))?;
             let start = end;
             end += bytes.len();

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use nix::libc;
-use observer_ebpf::{Thread, state};
+use observer_ebpf::{Thread, rule::state};
 
 use super::{Ebpf, ExecRule, full, own_event, programs::Plain, rules};
 use crate::{
@@ -120,9 +120,11 @@ impl Ebpf {
     }
 
     /// Takes a process out of the kernel's tables with its threads: nothing more of it is recorded. Its children stay tracked, what it starts
-    /// from here on is not, unless by a rule; and what the kernel has told already comes yet.
+    /// from here on is not, unless by a rule; and what the kernel has told already comes yet. Takes the kernel some hundredths of a second.
     pub fn forget(&mut self, pid: Pid) {
         let _ = self.programs.processes.remove(&pid.0);
+        // A thread that is made just now is entered yet; after this no other will be.
+        wait_for_programs();
         let mut gone = HashSet::new();
         loop {
             let new: Vec<u32> = proc::threads(pid.0).into_iter().filter(|tid| gone.insert(*tid)).collect();
@@ -152,7 +154,7 @@ impl Ebpf {
     pub(super) fn look_for_idleness(&mut self) {
         // In this order: whoever comes by a rule after the first look changes what was seen in it.
         let Ok(entered) = self.programs.state.get(&state::ENTERED, 0) else { return };
-        if self.programs.processes.keys().next().is_none() {
+        if self.programs.processes.keys().next().is_none() && self.programs.threads.keys().next().is_none() {
             let _ = self.programs.state.set(state::IDLE_AT, entered, 0);
         }
     }

@@ -7,143 +7,26 @@
     reason = "a test's helpers fail like the test"
 )]
 
+mod tracked;
+mod watch;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use observer::event::{Body, Event, Exec, Hop, ImportSight, Known, Origin, Pid};
-use observer::source::Source as _;
-use observer::source::ebpf::{Ebpf, ExecRule, SNAPLEN_MAX};
-use tempfile::TempDir;
+use observer::event::{Body, Event, Exec, Hop, Known};
+use observer::source::ebpf::ExecRule;
 use tests::deadline;
 use tests::privilege::lacking;
+use watch::{LIMIT, Place, Watch, rule, run};
 
-const LIMIT: Duration = Duration::from_secs(60);
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 const NOBODY: u32 = 65_534;
-
-/// The source, and all it has told.
-struct Watch {
-    ebpf: Ebpf,
-    events: Vec<Event>,
-}
-
-impl Watch {
-    fn new(rules: &[ExecRule]) -> Self {
-        let mut ebpf = Ebpf::load(SNAPLEN_MAX, &[]).unwrap();
-        ebpf.watch(rules).unwrap();
-        Self { ebpf, events: Vec::new() }
-    }
-
-    fn poll(&mut self) {
-        self.ebpf.poll(Duration::ZERO, usize::MAX, &mut self.events).unwrap();
-    }
-
-    /// Until something was told.
-    fn until(&mut self, what: &str, is: impl Fn(&Event) -> bool) {
-        deadline::until(what, LIMIT, || {
-            self.poll();
-            self.events.iter().any(&is).then_some(())
-        });
-    }
-
-    fn until_gone(&mut self, pid: u32) {
-        self.until("the end of a process", |event| {
-            event.pid.0 == pid && matches!(event.body, Body::Exit { .. })
-        });
-    }
-
-    /// Until all that happened before this call was told, or would have been: something that happens after it was.
-    fn settle(&mut self, dir: &Place) {
-        self.ebpf.watch(&[rule(99, None, &[&dir.token("settled")])]).unwrap();
-        let pid = run(Command::new("/bin/true").arg(dir.token("settled")));
-        self.until_gone(pid);
-    }
-
-    fn of(&self, pid: u32) -> Vec<&Event> {
-        self.events.iter().filter(|event| event.pid.0 == pid).collect()
-    }
-
-    /// The exec of a process that was tracked by a rule: it is the first that is told of it.
-    fn first(&self, pid: u32) -> &Exec {
-        let first = self.of(pid).into_iter().next().expect("something was told of it");
-        let Body::Exec(exec) = &first.body else { panic!("the first is its exec: {first:?}") };
-        assert_eq!(first.observed_from, Origin::Ebpf);
-        exec
-    }
-}
-
-/// A folder, and words nobody else on the machine uses.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("observer-rules-").tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self(dir)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn token(&self, word: &str) -> String {
-        format!("{}-{word}", self.path().file_name().unwrap().to_str().unwrap())
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-}
-
-/// Runs a command to its end; its number.
-fn run(command: &mut Command) -> u32 {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    assert!(child.wait().unwrap().success(), "{command:?}");
-    child.id()
-}
-
-fn rule(id: u32, exe: Option<&str>, args: &[&str]) -> ExecRule {
-    let args = args.iter().map(|&word| word.to_owned()).collect();
-    ExecRule { id, exe: exe.map(str::to_owned), args, ..ExecRule::default() }
-}
-
-/// Someone who waits for a line, twice, and is gone with the test.
-struct Waiting(Child);
-
-impl Waiting {
-    fn new(place: &Place, script: &str) -> Self {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script, &place.token("waiting")]).stdin(Stdio::piped()).stdout(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    fn line(&mut self) {
-        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn a_worker_is_recorded_from_its_exec_with_all_it_was_given() {
@@ -417,92 +300,4 @@ fn what_would_take_too_long_does_not_fit_and_is_counted() {
     let many = run(Command::new(&script).args(vec!["a"; 4_000]));
     watch.settle(&place);
     assert_eq!((watch.of(many).len(), lost(&watch)), (0, 1));
-}
-
-#[test]
-fn who_is_forgotten_is_not_told_of_any_more() {
-    if lacking("eBPF") {
-        return;
-    }
-    let place = Place::new();
-    let mut watch = Watch::new(&[rule(1, Some("sh"), &["-c", "*", &place.token("waiting")])]);
-    let mut kept = Waiting::new(&place, "read one; read two");
-    let mut forgotten = Waiting::new(&place, "read one; read two; /bin/true; exit 0");
-    for pid in [kept.pid(), forgotten.pid()] {
-        watch.until("its exec", |event| event.pid.0 == pid && matches!(event.body, Body::Exec(_)));
-        assert!(watch.ebpf.tracked().contains(&Pid(pid)));
-    }
-    watch.ebpf.forget(Pid(forgotten.pid()));
-    assert_eq!(watch.ebpf.tracked(), [Pid(kept.pid())]);
-    watch.settle(&place);
-    watch.events.clear();
-    for waiting in [&mut forgotten, &mut kept] {
-        waiting.line();
-        waiting.line();
-        waiting.0.wait().unwrap();
-    }
-    watch.until_gone(kept.pid());
-    watch.settle(&place);
-    assert!(watch.of(forgotten.pid()).is_empty(), "{:?}", watch.of(forgotten.pid()));
-    assert_eq!(watch.ebpf.tracked(), []);
-}
-
-#[test]
-fn who_is_known_already_is_adopted_without_a_word() {
-    if lacking("eBPF") {
-        return;
-    }
-    let place = Place::new();
-    let mut watch = Watch::new(&[]);
-    let mut root = Waiting::new(&place, "(read one; /bin/true; exit 3) & read two; wait; exit 4");
-    let child = deadline::until("its child", LIMIT, || {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", root.pid())).unwrap();
-        children.trim().parse::<u32>().ok()
-    });
-    let found = watch.ebpf.adopt(Pid(root.pid()), &HashSet::from([Pid(root.pid())])).unwrap();
-    assert_eq!(found, [Pid(root.pid()), Pid(child)]);
-    watch.poll();
-    assert!(watch.of(child).iter().any(|event| matches!(event.body, Body::Exec(_))), "who is new is told of");
-    let told = watch.of(root.pid());
-    assert!(!told.iter().any(|event| matches!(event.body, Body::Exec(_))), "{told:?}");
-    root.line();
-    root.line();
-    watch.until_gone(root.pid());
-    assert!(watch.of(child).iter().any(|event| matches!(event.body, Body::Exit { .. })));
-    assert!(watch.ebpf.adopt(Pid(child), &HashSet::new()).is_err(), "who is gone cannot be");
-}
-
-#[test]
-fn probes_in_interpreters_are_let_go_of_and_taken_again() {
-    if lacking("eBPF") {
-        return;
-    }
-    let place = Place::new();
-    let token = place.token("imports");
-    let mut watch = Watch::new(&[rule(1, Some("python3*"), &[&token])]);
-    // The probes come while it runs: the next one is seen from its beginning, and after a rest they come late again.
-    let expected = [ImportSight::Late, ImportSight::Seen, ImportSight::Late, ImportSight::Seen];
-    for (turn, expected) in expected.into_iter().enumerate() {
-        if turn == 2 {
-            watch.ebpf.rest();
-        }
-        let mut python = Command::new(PYTHON);
-        python.args(["-c", "input(); import this", &token]).stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut python = python.spawn().unwrap();
-        let pid = python.id();
-        watch.until("its interpreter", |event| {
-            event.pid.0 == pid && matches!(event.body, Body::Interpreter(_))
-        });
-        python.stdin.take().unwrap().write_all(b"\n").unwrap();
-        assert!(python.wait().unwrap().success());
-        watch.until_gone(pid);
-        let of_it = watch.of(pid);
-        let sight = of_it.iter().find_map(|event| match &event.body {
-            Body::Interpreter(interpreter) => Some(interpreter.imports),
-            _ => None,
-        });
-        assert_eq!(sight, Some(expected), "turn {turn}");
-        let imported = of_it.iter().any(|event| format!("{:?}", event.body).contains("\"this\""));
-        assert!(imported, "turn {turn}: what is imported once probed is seen");
-    }
 }
