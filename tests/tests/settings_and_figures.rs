@@ -30,7 +30,8 @@ answer = connection.getresponse()
 assert answer.status == 200, answer.status
 assert answer.getheader("content-type").startswith("application/openmetrics-text; version=1.0.0"), answer.getheaders()
 text = answer.read().decode()
-samples = lambda parse: sorted([sample.name, sample.labels, sample.value] for family in parse(text) for sample in family.samples)
+samples = lambda parse: sorted(
+    ([sample.name, sample.labels, float(sample.value)] for family in parse(text) for sample in family.samples), key=json.dumps)
 assert json.dumps(samples(openmetrics)) == json.dumps(samples(prometheus))
 types = {family.name: [family.type, family.unit] for family in openmetrics(text)}
 print(json.dumps({"samples": samples(openmetrics), "types": types}))

@@ -111,7 +111,7 @@ pub fn exact_duration(ns: u64) -> String {
 
 /// In the largest unit of which it is a multiple; nothing for nought.
 fn exact(count: u64, units: &[(&str, u64)]) -> Option<String> {
-    let (name, one) = units.iter().find(|(_, one)| count > 0 && count % one == 0)?;
+    let (name, one) = units.iter().find(|(_, one)| count > 0 && count.is_multiple_of(*one))?;
     Some(format!("{}{name}", count / one))
 }
 

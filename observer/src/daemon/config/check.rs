@@ -139,7 +139,7 @@ fn hook_there(hook: &Hook) -> Judged {
         let near = near.split_once(" There are").map_or("", |(near, _)| near).trim();
         return wrong(
             &format!("no code fits \"{none}\""),
-            &format!("{near} `observer explain --list` names all").trim().to_owned(),
+            format!("{near} `observer explain --list` names all").trim(),
         );
     }
     match (hook.command.first(), &hook.url) {

@@ -45,6 +45,7 @@ impl Provider for Named {
 /// All of them, the weakest first.
 pub(super) fn all(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
     let mut layers = Vec::new();
+    guard_folder(sources)?;
     if let Some(text) = read(&sources.file, sources)? {
         layers.push(of_file(&sources.file, text)?);
     } else if sources.required {
@@ -257,11 +258,25 @@ fn drop_in_files(sources: &Sources) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(paths)
 }
 
+/// Whoever can write in the main file's folder can put another in its place.
+fn guard_folder(sources: &Sources) -> Result<(), ConfigError> {
+    let folder = match sources.file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match File::open(folder) {
+        Ok(opened) => guard(&opened, folder, sources),
+        // So there is no file either, or we are told why when it is opened.
+        Err(_) => Ok(()),
+    }
+}
+
 fn guard(file: &File, path: &Path, sources: &Sources) -> Result<(), ConfigError> {
     let about = file.metadata().map_err(|error| failed(path, error, "try again"))?;
     let mode = about.mode() & 0o7777;
-    let own = about.uid() == 0 || !sources.guarded;
-    match own && (mode & 0o022 == 0 || !sources.guarded) {
+    // In a sticky folder such as /tmp nobody can replace a file of root's, and what is not root's is refused by itself.
+    let shut = mode & 0o022 == 0 || about.is_dir() && mode & 0o1000 != 0;
+    match !sources.guarded || about.uid() == 0 && shut {
         true => Ok(()),
         false => Err(ConfigError::Unguarded { path: path.to_owned(), uid: about.uid(), mode }),
     }

@@ -284,6 +284,11 @@ fn what_others_can_write_is_not_followed_as_root() {
             assert!(etc.error().contains("(owner 65534, mode 755)"), "{}", etc.error());
             nix::unistd::chown(&path, Some(own), None).unwrap();
         }
+        let folder = etc.folder.path().to_owned();
+        chmod(&folder, 0o777);
+        assert!(etc.error().contains("others than root can write it (owner 0, mode 777)"), "{}", etc.error());
+        chmod(&folder, 0o1777);
+        etc.load();
         // A link is as good as what it leads to.
         let target = etc.folder.path().join("target");
         std::fs::write(&target, "").unwrap();

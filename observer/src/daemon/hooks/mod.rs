@@ -25,7 +25,8 @@ use crate::words::{escape::escape, glob};
 /// Reports that may wait for their turn.
 const WAITING: usize = 64;
 
-/// Runs hooks. When it is dropped, those that run or wait have [`Limits::farewell`] to end.
+/// Runs hooks. When it is dropped, those that run or wait have [`Limits::farewell`] to end, and whoever drops it waits for that: at a
+/// reload it is best dropped in a thread of its own.
 #[derive(Debug)]
 pub struct Hooks {
     hooks: Arc<[Hook]>,

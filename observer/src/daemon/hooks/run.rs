@@ -58,9 +58,13 @@ pub(super) async fn all(
         let _ = ending.await;
         tokio::time::sleep(limits.farewell).await;
     };
-    tokio::select! {
-        () = work => {}
-        () = late => tracing::warn!("hooks were still running {} s after the service was told to end; they are killed", limits.farewell.as_secs_f64()),
+    let done = tokio::select! {
+        () = work => true,
+        () = late => false,
+    };
+    if !done {
+        let seconds = limits.farewell.as_secs_f64();
+        tracing::warn!("hooks still ran {seconds} s after the service was told to end; they are killed");
     }
 }
 
