@@ -80,7 +80,7 @@ impl<W: Write> Drawing<W> {
             .text("schema", Some(SCHEMA))
             .text("session", Some(&header.id))
             .text("name", Some(&header.name))
-            .text("command", Some(crate::words::command(&header.command)))
+            .text("command", Some(words::command(&header.command)))
             .text("started_at", Some(&header.started_at))
             .text("host", Some(&header.host))
             .text("observer", Some(&header.observer_version));
