@@ -11,7 +11,8 @@ use crate::{
 
 /// List the recorded sessions, the newest first.
 ///
-/// A session is `recording`, `done`, or `cut short` when its observer was killed; what it recorded until then can be read.
+/// A session is `recording`, `done`, or `cut short` when its observer was killed; what it recorded until then can be read. Sessions that
+/// the service keeps for you are among them; with the rights for it (root, group `observer`) those of all users, with their owners.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  observer ls\n  observer ls --format json | jq -r '.sessions[] | select(.exit.code != 0) | .name'"
@@ -53,6 +54,7 @@ fn json_of(sessions: &[Listed]) -> serde_json::Result<String> {
 fn entry(session: &Listed) -> Value {
     let mut entry = json!({
         "id": session.id, "name": session.name(), "path": session.path.to_string_lossy(), "size_bytes": session.size_bytes,
+        "owner": session.owner,
     });
     let more = match &session.summary {
         Ok(Summary { header, ending, state }) => json!({
@@ -73,18 +75,21 @@ fn entry(session: &Listed) -> Value {
     entry
 }
 
-const COLUMNS: [&str; 7] = ["NAME", "STATE", "STARTED", "DURATION", "EXIT", "SIZE", "COMMAND"];
+const COLUMNS: [&str; 8] = ["NAME", "STATE", "STARTED", "DURATION", "EXIT", "SIZE", "OWNER", "COMMAND"];
+/// Shown when there are sessions of several.
+const OWNER: usize = 6;
 
 fn table(sessions: &[Listed], now: Timestamp, color: bool) -> String {
-    let rows: Vec<[String; 7]> = sessions.iter().map(|session| row(session, now)).collect();
+    let rows: Vec<[String; 8]> = sessions.iter().map(|session| row(session, now)).collect();
+    let several = sessions.windows(2).any(|pair| pair[0].owner != pair[1].owner);
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([COLUMNS[column].len()]).max().unwrap_or(0)
     };
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let line = |cells: [&str; 7]| {
-        let padded: Vec<String> =
-            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let line = |cells: [&str; 8]| {
+        let shown = (0..).zip(cells.iter().zip(widths)).filter(|(column, _)| several || *column != OWNER);
+        let padded: Vec<String> = shown.map(|(_, (cell, width))| format!("{cell:<width$}")).collect();
         padded.join("  ").trim_end().to_owned() + "\n"
     };
     let mut text = line(COLUMNS);
@@ -104,7 +109,13 @@ fn table(sessions: &[Listed], now: Timestamp, color: bool) -> String {
     text
 }
 
-fn row(session: &Listed, now: Timestamp) -> [String; 7] {
+/// The login name of a user; their number, when they have none any more.
+fn user(uid: u32) -> String {
+    let known = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    known.map_or_else(|| uid.to_string(), |user| printable(&user.name))
+}
+
+fn row(session: &Listed, now: Timestamp) -> [String; 8] {
     let name = printable(session.name());
     let size = bytes(session.size_bytes);
     let none = || "-".to_owned();
@@ -118,10 +129,12 @@ fn row(session: &Listed, now: Timestamp) -> [String; 7] {
                 .map_or_else(none, |ending| duration(ending.ended_ns.saturating_sub(header.started_ns))),
             ending.as_ref().map_or_else(none, exit),
             size,
+            user(session.owner),
             printable(&header.command.join(" ")),
         ],
         Err(error) => {
-            [name, "unreadable".into(), none(), none(), none(), size, printable(&error.to_string())]
+            let why = printable(&error.to_string());
+            [name, "unreadable".into(), none(), none(), none(), size, user(session.owner), why]
         }
     }
 }
@@ -200,6 +213,27 @@ mod tests {
         foo             cut short   5 min ago  -         -        44 KiB  python -m dramatiq foo
         old             unreadable  -          -         -        44 KiB  cannot read session DIR/old.sqlite: file is not a database; it was damaged or copied while it was being recorded (a session being recorded has a -wal file beside it that belongs to it)
         ");
+    }
+
+    #[test]
+    fn whose_a_session_is_is_shown_when_they_are_of_several() {
+        let (_scratch, dir) = testing::state_dir();
+        for id in ["a", "b"] {
+            drop(testing::record(&dir, testing::header(id, id), vec![]));
+        }
+        let mut sessions = dir.list().unwrap();
+        let now = "2026-01-01T00:05:00Z".parse().unwrap();
+        assert!(!table(&sessions, now, false).contains("OWNER"));
+        // A number that no user has.
+        sessions[0].owner = 3_999_999_999;
+        let text = table(&sessions, now, false);
+        let line = text.lines().nth(1).unwrap();
+        assert!(
+            text.contains("SIZE") && text.contains("OWNER") && line.contains("  3999999999  python"),
+            "{text}"
+        );
+        let json: Value = serde_json::from_str(&json_of(&sessions).unwrap()).unwrap();
+        assert_eq!(json["sessions"][0]["owner"], 3_999_999_999_u32);
     }
 
     #[test]

@@ -12,14 +12,12 @@ use super::{
     message::{Confirmed, Identify, Identity, Life, Passage, Place, Settled, Settlement, Totals},
     outcomes::Outcomes,
     queue::Queues,
+    waiting::Waiting,
 };
 use crate::amqp::message::{Carriage, Message};
 
 /// Lives not over yet; beyond so many the oldest is handed out as it is. Half a kilobyte each.
 const MAX_OPEN: usize = 100_000;
-/// Deliveries without settlement, and publishes without confirm, that one channel may have; beyond so many the oldest is forgotten. A
-/// consumer without a prefetch limit that never acknowledges would else grow without end.
-const MAX_WAITING: usize = 100_000;
 /// A life that is over is kept for so long: a send may return, and so be told, after the delivery and the settlement it caused.
 const REST_NS: u64 = 1_000_000_000;
 /// A publish may be told so much later than the delivery it caused.
@@ -35,36 +33,6 @@ pub(super) struct Delivered {
 }
 
 type At = (LinkId, u16);
-
-/// What waits for an answer on one channel, by delivery tag or publish number.
-#[derive(Clone, Debug, Default)]
-struct Waiting {
-    places: BTreeMap<u64, Place>,
-    /// Up to here, some were forgotten.
-    forgotten_to: u64,
-}
-
-impl Waiting {
-    /// Puts one in; answers the one that was forgotten for it.
-    fn insert(&mut self, tag: u64, place: Place) -> Option<Place> {
-        self.places.insert(tag, place);
-        if self.places.len() <= MAX_WAITING {
-            return None;
-        }
-        let (tag, place) = self.places.pop_first()?;
-        self.forgotten_to = self.forgotten_to.max(tag);
-        Some(place)
-    }
-
-    /// Takes one, or all up to it (0: all, as AMQP 0-9-1 says of `multiple`).
-    fn take(&mut self, tag: u64, multiple: bool) -> Vec<Place> {
-        if !multiple {
-            return self.places.remove(&tag).into_iter().collect();
-        }
-        let after = if tag == 0 { BTreeMap::new() } else { self.places.split_off(&(tag.saturating_add(1))) };
-        std::mem::replace(&mut self.places, after).into_values().collect()
-    }
-}
 
 /// The messages under way.
 #[derive(Clone, Debug)]
@@ -116,7 +84,7 @@ impl Lives {
         let mut held = Held::default();
         for link in links {
             for waiting in self.unsettled.range((link, 0)..=(link, u16::MAX)).map(|(_, waiting)| waiting) {
-                let sure = || waiting.places.values().filter(|place| !self.is_doubtful(**place));
+                let sure = || waiting.places.values().filter(|place| !self.is_doubtful(place));
                 held.count += sure().count() as u64;
                 let messages = sure().filter_map(|place| {
                     let life = self.open.get(&place.life)?;
@@ -301,7 +269,7 @@ impl Lives {
         let mut outstanding = 0;
         for at in channels {
             let places = self.unsettled.get(&at).into_iter().flat_map(|waiting| waiting.places.values());
-            outstanding += places.filter(|place| !self.is_doubtful(**place)).count() as u64;
+            outstanding += places.filter(|place| !self.is_doubtful(place)).count() as u64;
             self.channel_over(at, mark, queues);
         }
         outstanding
@@ -337,19 +305,21 @@ impl Lives {
     /// Here something is not known of every connection: whether what was delivered before was settled meanwhile cannot be told, unless its
     /// settlement is still to come; and how long the pause was means nothing.
     pub(super) fn doubt(&mut self) {
-        let channels: Vec<At> = self.unconfirmed.keys().copied().collect();
-        channels.into_iter().for_each(|at| self.unconfirmed_over(at));
+        for at in self.unconfirmed.keys().copied().collect::<Vec<_>>() {
+            self.unconfirmed_over(at);
+        }
         self.outcomes.pause();
         for place in self.unsettled.values().flat_map(|waiting| waiting.places.values()) {
-            if let Some(passage) = self.open.get_mut(&place.life).and_then(|life| life.passage(*place)) {
-                self.totals.untracked += u64::from(!passage.doubtful);
+            let passage = self.open.get_mut(&place.life).and_then(|life| life.passage(*place));
+            if let Some(passage) = passage.filter(|passage| !passage.doubtful) {
+                self.totals.untracked += 1;
                 passage.doubtful = true;
             }
         }
     }
 
-    fn is_doubtful(&self, place: Place) -> bool {
-        self.open.get(&place.life).and_then(|life| life.at(place)).is_some_and(|passage| passage.doubtful)
+    fn is_doubtful(&self, place: &Place) -> bool {
+        self.open.get(&place.life).and_then(|life| life.at(*place)).is_some_and(|passage| passage.doubtful)
     }
 
     fn unconfirmed_over(&mut self, at: At) {

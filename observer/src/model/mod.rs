@@ -28,6 +28,7 @@ pub mod searches;
 pub mod signals;
 pub mod tracebacks;
 pub mod trouble;
+mod waiting;
 
 #[cfg(test)]
 mod amqp_tests;

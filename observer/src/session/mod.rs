@@ -16,6 +16,7 @@ pub mod service;
 mod snapshot;
 mod state_dir;
 mod stored;
+mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

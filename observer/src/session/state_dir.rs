@@ -168,7 +168,7 @@ impl StateDir {
     /// # Errors
     /// When the directory cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, SessionError> {
-        let mut sessions = Vec::new();
+        let mut found = Vec::new();
         for Place { path, owner } in &self.places {
             let failed = |source| SessionError::Io {
                 attempted: "list state directory",
@@ -185,10 +185,11 @@ impl StateDir {
             for entry in entries {
                 let path = entry.map_err(failed)?.path();
                 if is_session(&path) {
-                    sessions.extend(Listed::read(path, *owner));
+                    found.push((path, *owner));
                 }
             }
         }
+        let mut sessions = read_all(&found);
         sessions.sort_by(|a, b| b.newest.cmp(&a.newest).then_with(|| b.id.cmp(&a.id)));
         Ok(sessions)
     }
@@ -331,6 +332,28 @@ pub fn fitting_name(name: &str, after: &str) -> String {
 /// What a session of this command is called, whether or not another one is.
 pub fn name_of(command: &[String]) -> String {
     name::suggest(command)
+}
+
+/// Reads what sessions say of themselves. Most of the time goes into what SQLite does at the opening of a file, which each thread does for
+/// itself.
+fn read_all(found: &[(PathBuf, Option<u32>)]) -> Vec<Listed> {
+    /// So many are opened sooner than a thread is started.
+    const FEW: usize = 32;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let each = found.len().div_ceil(threads).max(FEW);
+    let read = |part: &[(PathBuf, Option<u32>)]| -> Vec<Listed> {
+        part.iter().filter_map(|(path, owner)| Listed::read(path.clone(), *owner)).collect()
+    };
+    std::thread::scope(|scope| {
+        let mut parts = found.chunks(each);
+        let first = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        let mut sessions = read(first);
+        for other in others {
+            sessions.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        sessions
+    })
 }
 
 /// The file of the session with this id, in a directory.

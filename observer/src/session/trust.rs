@@ -47,6 +47,19 @@ pub(super) fn check(path: &Path, owner: Option<u32>) -> Result<(), SessionError>
     Ok(())
 }
 
+/// Looks that there is nothing at a session's path and beside it.
+///
+/// # Errors
+/// When there is.
+pub(super) fn check_absent(path: &Path) -> Result<(), SessionError> {
+    for path in std::iter::once(path.to_owned()).chain(beside(path)) {
+        if look(&path)?.is_some() {
+            return Err(SessionError::Strange { path, why: "something is there already" });
+        }
+    }
+    Ok(())
+}
+
 fn look(path: &Path) -> Result<Option<std::fs::Metadata>, SessionError> {
     match path.symlink_metadata() {
         Ok(metadata) => Ok(Some(metadata)),

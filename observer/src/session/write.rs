@@ -17,6 +17,8 @@ use super::{
     read::{origin_name, to_i64},
     resume::Bases,
     ring::{Accounts, ROW_BYTES, Ring, Row},
+    tally::Tally,
+    trust,
 };
 use crate::{
     amqp::mask::StreamMasker,
@@ -99,13 +101,18 @@ impl Recorder {
         };
         let (owner, mode) = (dir.owner(), dir.file_mode());
         let mark = Mark::create(&path, owner, mode).map_err(io)?;
-        let begun = mark::create_new(&path, owner, mode).map_err(io).and_then(|_| begin(&path, &header));
+        // SQLite would take what lies beside the file for its own.
+        let made = trust::check_absent(&path).and_then(|()| mark::create_new(&path, owner, mode).map_err(io));
+        let begun = made.map_err(|error| (error, false));
+        let begun = begun.and_then(|_| begin(&path, &header).map_err(|error| (error, true)));
         let connection = match begun {
             Ok(connection) => connection,
-            Err(error) => {
-                // Nothing was recorded: leave nothing. The error that counts is the first one.
+            Err((error, is_ours)) => {
+                // Nothing was recorded: leave nothing, but what somebody else left. The error that counts is the first one.
                 drop(mark.remove());
-                drop(std::fs::remove_file(&path));
+                if is_ours {
+                    drop(std::fs::remove_file(&path));
+                }
                 return Err(error);
             }
         };
@@ -422,27 +429,4 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 pub(super) fn to_sql_error(error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
-}
-
-/// Counts by kind. A recording sees a handful of kinds most of the time: a list is faster than a map.
-#[derive(Clone, Debug, Default)]
-struct Tally(Vec<(&'static str, u64)>);
-
-impl Tally {
-    fn add(&mut self, kind: &'static str, count: u64) {
-        match self.0.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, total)) => *total += count,
-            None => self.0.push((kind, count)),
-        }
-    }
-
-    fn take(&mut self, other: &mut Self) {
-        for (kind, count) in other.0.drain(..) {
-            self.add(kind, count);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
 }

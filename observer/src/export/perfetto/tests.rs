@@ -233,5 +233,5 @@ fn exits_findings_losses_and_what_was_not_seen_are_instants() {
         notes.chain(event.name.as_deref()).collect::<Vec<_>>()
     });
     let names = read.tracks.values().filter_map(|track| track.name.as_deref());
-    assert!(texts.chain(names).flat_map(str::chars).all(crate::words::escape::is_plain));
+    assert!(texts.chain(names).flat_map(str::chars).all(words::escape::is_plain));
 }

@@ -3,6 +3,7 @@
 mod bodies;
 mod death;
 mod directory;
+mod many;
 mod redaction;
 mod resume;
 mod ring;
