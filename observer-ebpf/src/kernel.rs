@@ -52,10 +52,11 @@ pub const S_IFBLK: u32 = 0o060_000;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
-/// `n`, at most `max`, in a form the verifier follows.
+/// `n`, at most `max`, in a form the verifier follows. Opaque to the compiler: it would keep `n` itself on the stack and compare a copy of
+/// it, and before 6.3 the verifier learns nothing of the one from the other (kernel/bpf/verifier.c, "Assign spilled and filled the same id").
 #[inline(always)]
 pub fn at_most(n: u64, max: u64) -> u64 {
-    if n > max { max } else { n }
+    core::hint::black_box(if n > max { max } else { n })
 }
 
 #[inline(always)]

@@ -24,14 +24,18 @@ use crate::{
 const SIGNAL_GROUP_EXIT: u32 = 4;
 /// `MMF_DUMPABLE_MASK` (`include/linux/sched/coredump.h`, since 6.18 `include/linux/mm_types.h`).
 const DUMPABLE: u32 = 3;
+/// `SUID_DUMP_USER`, there too.
+const SUID_DUMP_USER: u32 = 1;
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = ids();
-    if idle() || PROCESSES.get_ptr(tgid).is_none() {
+    if idle() {
         return 0;
     }
+    let Some(owner) = PROCESSES.get_ptr(tgid) else { return 0 };
+    let owner = unsafe { *owner };
     let child: u64 = ctx.arg(1);
     let child_tgid: u32 = read(child, offset!(task_tgid));
     let child_tid: u32 = read(child, offset!(task_pid));
@@ -42,7 +46,7 @@ pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
     };
     let thread = Thread { enter_ns: 0, enter_ticks: 0, nr: NONE, armed: 0, python };
     if THREADS.insert(child_tid, thread, 0).is_err()
-        || (child_tgid != tgid && PROCESSES.insert(child_tgid, 1, 0).is_err())
+        || (child_tgid != tgid && PROCESSES.insert(child_tgid, owner, 0).is_err())
     {
         lost(kind::TABLE);
     }
@@ -60,14 +64,17 @@ pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = ids();
+    let tracked = if idle() { None } else { PROCESSES.get_ptr(tgid).map(|owner| unsafe { *owner }) };
     let mut rule = 0;
-    if idle() || PROCESSES.get_ptr(tgid).is_none() {
+    let mut owner = tracked.unwrap_or(0);
+    if tracked.is_none() {
         rule = rules::fitting(ctx.arg(2));
         if rule == 0 {
             return 0;
         }
         entered();
-        if PROCESSES.insert(tgid, 1, 0).is_err() {
+        owner = own_user();
+        if PROCESSES.insert(tgid, owner, 0).is_err() {
             lost(kind::TABLE);
             return 0;
         }
@@ -162,7 +169,28 @@ pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
     vital(kind::EXEC, unsafe { core::slice::from_raw_parts(space, len as usize) });
 
     arguments(at_ns, start, env_end - start);
+    if owner != 0 && own_user() != owner {
+        // What it does as somebody else is not for its old user to know. What it was given was theirs to give.
+        let _ = THREADS.remove(tid);
+        let _ = PROCESSES.remove(tgid);
+    }
     0
+}
+
+/// The user whose program the current task runs, if the kernel lets them look into it; else 0, as for root. `ptrace(2)`, "Ptrace access mode
+/// checking": all ids are one, and the program is dumpable, which one that gives rights by its file is not (fs/exec.c, begin_new_exec).
+#[inline(always)]
+fn own_user() -> u32 {
+    let task = current();
+    let cred: u64 = read(task, offset!(task_cred));
+    let uid: u32 = read(cred, offset!(cred_uid));
+    let gid: u32 = read(cred, offset!(cred_gid));
+    let same = uid == read::<u32>(cred, offset!(cred_euid)) && gid == read::<u32>(cred, offset!(cred_egid));
+    let dumpable = match offset!(mm_flags) {
+        ABSENT => false,
+        flags => read::<u32>(read(task, offset!(task_mm)), flags) & DUMPABLE == SUID_DUMP_USER,
+    };
+    if same && dumpable { uid } else { 0 }
 }
 
 /// Sends the range that holds arguments and environment, piece by piece.

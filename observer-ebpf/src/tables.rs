@@ -11,7 +11,7 @@ use observer_ebpf::{
     rule::{Rules, state},
 };
 
-/// Tracked processes by thread group id: presence is what counts.
+/// Tracked processes by thread group id, and for whom: the user whose processes may be told of, 0 for those of all.
 #[map]
 pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
 

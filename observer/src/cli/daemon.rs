@@ -1,11 +1,9 @@
 //! `observer daemon`: the service. It says where; what is done there is the daemon's.
 
-use std::path::PathBuf;
-
-use super::{Context, ExitStatus, service};
+use super::{Context, ExitStatus, config::Given, service};
 use crate::daemon::{
     self, Place,
-    config::{self, Sources},
+    config,
     journal,
 };
 
@@ -20,12 +18,9 @@ use crate::daemon::{
     after_help = "Examples:\n  systemctl enable --now observer\n  observer status\n  journalctl -u observer\n  systemctl reload observer       after a change of /etc/observer/config.toml\n\nSignals: HUP reads the settings anew, TERM and INT end it; what is being recorded is gone on with at the next start."
 )]
 pub struct Args {
-    /// Read this file, and those in config.d beside it, rather than /etc/observer/config.toml
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Set one thing for this run: flight.ready_within=1m
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// What is set, and where it is read from.
+    #[command(flatten)]
+    pub given: Given,
 }
 
 /// Where sessions are kept when nothing else is said.
@@ -36,7 +31,7 @@ const STATE: &str = "/var/lib/observer";
 /// # Errors
 /// When it cannot start, or what it rests on fails.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
-    let sources = Sources::of_process(args.config.clone(), args.set.clone());
+    let sources = args.given.sources();
     let load = || Ok(config::load(&sources)?.settings);
     let base = context.state_dir.clone().unwrap_or_else(|| STATE.into());
     let place = Place { base, socket: service::socket() };

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -141,7 +142,11 @@ impl Kept {
     pub(super) fn set(&self, settings: &Settings) {
         *lock(&self.retention) = settings.retention.clone();
         match Hooks::new(&settings.hooks) {
-            Ok(hooks) => *lock(&self.hooks) = hooks,
+            Ok(hooks) => {
+                let before = std::mem::replace(&mut *lock(&self.hooks), hooks);
+                // It waits for what it has begun.
+                thread::spawn(move || drop(before));
+            }
             Err(error) => tracing::error!("the hooks stay as they are: {error}"),
         }
     }

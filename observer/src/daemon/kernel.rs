@@ -45,12 +45,12 @@ impl Kernel for Ebpf {
         Self::watch(self, &rules?)
     }
 
-    fn follow(&mut self, pid: Pid, _owner: u32) -> Result<(), SourceError> {
-        Self::follow(self, pid)
+    fn follow(&mut self, pid: Pid, owner: u32) -> Result<(), SourceError> {
+        Self::follow(self, pid, owner)
     }
 
-    fn adopt(&mut self, pid: Pid, _owner: u32, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError> {
-        Self::adopt(self, pid, known)
+    fn adopt(&mut self, pid: Pid, owner: u32, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError> {
+        Self::adopt(self, pid, owner, known)
     }
 
     fn forget(&mut self, pid: Pid) {

@@ -1,8 +1,6 @@
 //! Whether a process is one that a user may have recorded: the same rule by which the kernel lets them trace it. Knows `/proc`; nothing of
 //! recordings.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
-
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -19,8 +17,7 @@ pub(super) struct Found {
     pub(super) command: Vec<String>,
 }
 
-/// Looks at a process on behalf of a user. It must be theirs with all four of its user ids, and one that the kernel lets them look into
-/// (`ptrace(2)`, "Ptrace access mode checking": the directory in `/proc` belongs to them). While it is looked at its number cannot pass
+/// Looks at a process on behalf of a user, whose it must be ([`proc::is_of`]); root's are all. While it is looked at its number cannot pass
 /// to another process unnoticed: a descriptor of it is held, and asked at the end whether it lives.
 ///
 /// # Errors
@@ -29,9 +26,7 @@ pub(super) fn of_user(pid: u32, uid: u32) -> Result<Found, String> {
     let none = || format!("there is no process {pid} of yours; `ps -u \"$USER\" -f` lists them");
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(none)?;
     let descriptor = pidfd_open(raw, PidfdFlags::empty()).map_err(|_| none())?;
-    let directory = fs::metadata(format!("/proc/{pid}")).map_err(|_| none())?;
-    let ids = proc::user_ids(pid).ok_or_else(none)?;
-    let theirs = uid == 0 || (directory.uid() == uid && ids.iter().all(|id| *id == uid));
+    let theirs = uid == 0 || proc::is_of(pid, uid);
     let found = Found { ticks: proc::start_ticks(pid).ok_or_else(none)?, command: proc::cmdline(pid) };
     if !theirs || proc::process_of(pid) != Some(pid) {
         return Err(none());

@@ -137,6 +137,14 @@ pub fn user_ids(pid: u32) -> Option<[u32; 4]> {
     ids.try_into().ok()
 }
 
+/// Whether a process is one that this user may look into, as the kernel has it for tracing (`ptrace(2)`, "Ptrace access mode checking"): all
+/// four of its user ids are theirs, and so is its directory in `/proc`, which it is not when it is not dumpable.
+pub fn is_of(pid: u32, uid: u32) -> bool {
+    let directory = fs::metadata(format!("/proc/{pid}"));
+    directory.is_ok_and(|directory| directory.uid() == uid)
+        && user_ids(pid).is_some_and(|ids| ids.iter().all(|id| *id == uid))
+}
+
 /// The name of a process (`comm`).
 pub fn name(pid: u32) -> Option<String> {
     read(pid, "comm").map(|name| String::from_utf8_lossy(&name).trim_end().to_owned())

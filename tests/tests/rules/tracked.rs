@@ -53,7 +53,7 @@ fn who_is_known_already_is_adopted_without_a_word() {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", root.pid())).unwrap();
         children.trim().parse::<u32>().ok()
     });
-    let found = watch.ebpf.adopt(Pid(root.pid()), &HashSet::from([Pid(root.pid())])).unwrap();
+    let found = watch.ebpf.adopt(Pid(root.pid()), 0, &HashSet::from([Pid(root.pid())])).unwrap();
     assert_eq!(found, [Pid(root.pid()), Pid(child)]);
     watch.poll();
     assert!(watch.of(child).iter().any(|event| matches!(event.body, Body::Exec(_))), "who is new is told of");
@@ -63,7 +63,7 @@ fn who_is_known_already_is_adopted_without_a_word() {
     root.line();
     watch.until_gone(root.pid());
     assert!(watch.of(child).iter().any(|event| matches!(event.body, Body::Exit { .. })));
-    assert!(watch.ebpf.adopt(Pid(child), &HashSet::new()).is_err(), "who is gone cannot be");
+    assert!(watch.ebpf.adopt(Pid(child), 0, &HashSet::new()).is_err(), "who is gone cannot be");
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Tracing {
     /// Follows a process that is about to `execve`.
     pub(super) fn follow(&mut self, pid: Pid) -> Result<(), SourceError> {
         match self {
-            Self::Ebpf(source) => source.follow(pid),
+            Self::Ebpf(source) => source.follow(pid, 0),
             Self::Ptrace(source) => source.follow(pid),
         }
     }

@@ -24,12 +24,14 @@ fn wait_for_programs() {
 }
 
 impl Ebpf {
-    /// Follows a process that is about to `execve` and all it will start. Until that call succeeds only its failures are recorded.
+    /// Follows a process that is about to `execve` and all it will start. Until that call succeeds only its failures are recorded. With an
+    /// `owner` other than root it is followed for that user: as soon as one of them executes what that user may not look into (`sudo`), the
+    /// kernel half lets go of it, and nothing it does from then on is told.
     ///
     /// # Errors
     /// When the kernel's table is full.
-    pub fn follow(&mut self, pid: Pid) -> Result<(), SourceError> {
-        self.track(pid.0)?;
+    pub fn follow(&mut self, pid: Pid, owner: u32) -> Result<(), SourceError> {
+        self.track(pid.0, owner)?;
         self.track_thread(pid.0, 1)
     }
 
@@ -41,15 +43,21 @@ impl Ebpf {
     /// # Errors
     /// When the process is gone, or the kernel's table is full.
     pub fn attach(&mut self, root: Pid) -> Result<Vec<Pid>, SourceError> {
-        self.adopt(root, &HashSet::new())
+        self.adopt(root, 0, &HashSet::new())
     }
 
     /// Takes a running process and its descendants as [`Ebpf::attach`] does, all of which are returned, but tells nothing of what those in
-    /// `known` already are: for whoever has recorded them before.
+    /// `known` already are: for whoever has recorded them before. With an `owner` other than root, as [`Ebpf::follow`]: what of them is not
+    /// that user's is passed over.
     ///
     /// # Errors
     /// As [`Ebpf::attach`].
-    pub fn adopt(&mut self, root: Pid, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError> {
+    pub fn adopt(
+        &mut self,
+        root: Pid,
+        owner: u32,
+        known: &HashSet<Pid>,
+    ) -> Result<Vec<Pid>, SourceError> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
         // Each with the process it is a child of: by the time its own turn comes, that one may have ended.
@@ -58,7 +66,8 @@ impl Ebpf {
             if !seen.insert(pid) {
                 continue;
             }
-            self.track(pid)?;
+            // First: what it executes from now on the kernel half looks at, what it has executed is looked at below.
+            self.track(pid, owner)?;
             let mut tids = HashSet::new();
             loop {
                 let new: Vec<u32> = proc::threads(pid).into_iter().filter(|tid| tids.insert(*tid)).collect();
@@ -80,6 +89,13 @@ impl Ebpf {
                 }
                 continue;
             }
+            let past =
+                if known.contains(&Pid(pid)) { Vec::new() } else { proc::past(pid, &mut self.pipes) };
+            // Last, too: it may have become another user's while it was read.
+            if owner != 0 && !proc::is_of(pid, owner) {
+                self.forget(Pid(pid));
+                continue;
+            }
             queue.extend(proc::children(pid).into_iter().map(|child| (child, Some(pid))));
             found.push(Pid(pid));
             if known.contains(&Pid(pid)) {
@@ -89,7 +105,7 @@ impl Ebpf {
                 let body = Body::Fork { child: Pid(pid) };
                 self.own.push(own_event(proc::monotonic_ns(), Pid(parent), Tid(parent), body));
             }
-            self.own.extend(proc::past(pid, &mut self.pipes));
+            self.own.extend(past);
         }
         Ok(found)
     }
@@ -159,10 +175,10 @@ impl Ebpf {
         }
     }
 
-    fn track(&mut self, pid: u32) -> Result<(), SourceError> {
+    fn track(&mut self, pid: u32, owner: u32) -> Result<(), SourceError> {
         // Never the time of anything.
         self.programs.state.set(state::IDLE_AT, u64::MAX, 0).map_err(|answer| full(pid, &answer))?;
-        self.programs.processes.insert(pid, 1, 0).map_err(|answer| full(pid, &answer))
+        self.programs.processes.insert(pid, owner, 0).map_err(|answer| full(pid, &answer))
     }
 
     fn track_thread(&mut self, tid: u32, armed: u32) -> Result<(), SourceError> {
