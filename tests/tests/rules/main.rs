@@ -261,10 +261,10 @@ fn who_fits_before_and_after_a_reload_is_not_missed_in_it() {
             _ => None,
         })
         .collect();
-    for nr in 0..STARTS {
+    for (nr, pid) in ours.iter().enumerate() {
         let words = Known::Is(vec!["/bin/true".to_owned(), place.token("ours"), nr.to_string()]);
         let found: Vec<_> = execs.iter().filter(|exec| exec.argv == words).collect();
-        assert_eq!(found.len(), 1, "start {nr} of {STARTS}, process {}", ours[nr]);
+        assert_eq!(found.len(), 1, "start {nr} of {STARTS}, process {pid}");
         *by.entry(found[0].rule.unwrap()).or_default() += 1;
     }
     assert!(by.keys().all(|id| [1, 2].contains(id)) && by.len() == 2, "both rules had their time: {by:?}");
