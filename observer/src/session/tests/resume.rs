@@ -393,3 +393,30 @@ fn what_lies_in_the_place_of_a_session_is_not_gone_on_with() {
     assert!(refused.contains("tables are not those"), "{refused}");
     assert_eq!(std::fs::read(&victim).unwrap(), before);
 }
+
+#[test]
+fn what_made_room_counts_where_a_process_began_or_ended_in_it() {
+    use crate::event::{EVICTED, EVICTED_ESSENTIAL};
+    use diagnose::case::Kind;
+    let lost = |at_us, what: &str| {
+        fixture::at(at_us, 0, 0, Body::Lost { hop: Hop::Evicted, what: what.into(), cpu: None, count: 9 })
+    };
+    let log = |at_us| output(at_us, MASTER, crate::event::OutputStream::Stderr, "x\n");
+    let start = fixture::at(1, MASTER, MASTER, exec(&["python", "-m", "dramatiq", "w"]));
+    let fork = |at_us| fixture::at(at_us, MASTER, MASTER, Body::Fork { child: Pid(WORKER) });
+    let confidence = |events: &[Event], kind| {
+        let model = crate::model::Model::fold(fixture::STARTED_NS, events);
+        Case::new(&fixture::header(), None, &model).confidence(1.0, &[kind])
+    };
+    let untouched = [start.clone(), fork(5), log(10), lost(100, EVICTED), log(150)];
+    let inside = [start.clone(), log(10), fork(50), lost(100, EVICTED), log(150)];
+    let after = [start.clone(), log(10), lost(100, EVICTED), log(150), fork(160)];
+    for kind in [Kind::Files, Kind::Streams, Kind::Output] {
+        assert!((confidence(&untouched, kind) - 1.0).abs() < 1e-9, "{kind:?}");
+        assert!((confidence(&after, kind) - 1.0).abs() < 1e-9, "{kind:?}");
+        assert!(confidence(&inside, kind) < 1.0, "{kind:?}");
+    }
+    assert!((confidence(&inside, Kind::Processes) - 1.0).abs() < 1e-9, "their beginnings and ends are kept");
+    let essential = [start, fork(5), log(10), lost(100, EVICTED_ESSENTIAL), log(150)];
+    assert!(confidence(&essential, Kind::Processes) < 1.0);
+}

@@ -95,11 +95,13 @@ fn what_is_planted_in_the_place_of_a_directory_is_refused() {
 
 #[test]
 fn a_directory_that_is_somebody_elses_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
     if own().uid != 0 {
-        // Only root can make one; for others the kernel refuses before we do.
+        // Nobody else can make a directory that is not theirs, and one of theirs is no other's.
+        let refused = StateDir::service(scratch.path(), own().uid + 1, own().gid, None).map(drop);
+        assert!(refused.unwrap_err().to_string().contains("cannot make service directory"));
         return;
     }
-    let scratch = tempfile::tempdir().unwrap();
     drop(of(scratch.path(), 4711, None));
     std::os::unix::fs::chown(scratch.path().join("users/4711"), Some(4712), None).unwrap();
     let refused = StateDir::service(scratch.path(), 4711, 4711, None).map(drop).unwrap_err().to_string();
@@ -198,12 +200,15 @@ fn what_others_put_into_their_directory_is_not_trusted() {
 
 #[test]
 fn a_session_that_is_another_users_file_is_refused() {
-    if own().uid != 0 {
-        // Only root can give a file away; others cannot read one that was made so.
-        return;
-    }
     let scratch = tempfile::tempdir().unwrap();
     let dir = of(scratch.path(), 4711, None);
+    session(&dir, "plain", "plain", "2026-01-01T00:00:00Z");
+    let expected = Session::open_of(&dir.path_of("plain"), Some(4712));
+    assert!(matches!(expected, Err(SessionError::Strange { .. })), "{expected:?}");
+    if own().uid != 0 {
+        // The rest needs files of two users.
+        return;
+    }
     let other = of(scratch.path(), 4712, None);
     session(&other, "theirs", "theirs", "2026-01-01T00:00:00Z");
     std::fs::hard_link(other.path_of("theirs"), dir.path_of("mine")).unwrap();
