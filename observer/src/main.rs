@@ -18,8 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
 use observer::cli::{
-    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, export, ls, printable_lines, rm,
-    send, show,
+    Context, ExitStatus, Format, attach, bisect, diff, doctor, explain, export, ls, manual, printable_lines,
+    rm, send, show,
 };
 
 /// Says from outside why a dramatiq worker does not consume its messages.
@@ -61,6 +61,8 @@ enum Verb {
     Rm(rm::Args),
     Send(send::Args),
     Doctor(doctor::Args),
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 /// The C entry point. Rust's own would ignore SIGPIPE and open what is closed of descriptors 0 to 2, and the command we start would
@@ -119,6 +121,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Rm(args) => rm::run(args, &context),
         Verb::Send(args) => send::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
+        Verb::Manual(args) => manual::run(args, Cli::command()),
     };
     let status = result.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "observer: {}", printable_lines(&format!("{error:#}")));

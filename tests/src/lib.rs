@@ -4,6 +4,7 @@ pub mod apt;
 pub mod cache;
 pub mod deadline;
 pub mod large;
+pub mod machine;
 pub mod observe;
 pub mod privilege;
 pub mod proxy;

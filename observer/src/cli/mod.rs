@@ -9,6 +9,7 @@ pub mod explain;
 pub mod export;
 mod live;
 pub mod ls;
+pub mod manual;
 mod progress;
 pub mod rm;
 pub mod send;
