@@ -54,7 +54,7 @@ fn the_service_lives_through_its_package() {
     yes("its unit is hardened", "systemd-analyze security --no-pager --threshold=20 observer.service");
     let users =
         yes("it has a folder for users' sessions", "stat --format='%U:%G %a' /var/lib/observer/users");
-    assert_eq!(users, "root:observer 2711\n");
+    assert_eq!(users, "root:observer 2751\n");
     yes("it answers", "observer status");
     let before = yes("it has a process", "systemctl show --property=MainPID observer");
     yes("it takes the configuration again", "systemctl reload observer && systemctl is-active observer");
