@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use anyhow::Result;
 use serde_json::Value;
 use tests::machine::{Answer, Machine, VENV};
 use tests::{deadline, privilege, target};
@@ -84,8 +85,8 @@ fn the_service_lives_through_its_package() {
     let verdict = machine.check("shop", &format!("observer explain --format json {session}")).unwrap();
     let verdict: Value = serde_json::from_str(&verdict).unwrap();
     assert_eq!(verdict["verdict"]["code"], "module-not-found", "{verdict}");
-    assert!(sessions(&mut machine, "shop").contains(&session), "its owner finds it");
-    assert!(!sessions(&mut machine, "other").contains(&session), "another user does not");
+    assert!(sessions(&mut machine, "shop").unwrap().contains(&session), "its owner finds it");
+    assert!(!sessions(&mut machine, "other").unwrap().contains(&session), "another user does not");
     let path = entry["OBSERVER_PATH"].as_str().unwrap_or_default();
     let read = machine.run("other", &format!("cat {path}")).unwrap();
     assert!(
@@ -122,18 +123,23 @@ fn booted() -> Option<Machine> {
     if privilege::lacking("it makes a Debian system to boot") {
         return None;
     }
-    let files = tempfile::tempdir().unwrap();
-    fs::copy(target::package().unwrap(), files.path().join("observer.deb")).unwrap();
-    let machine = Machine::boot(files.path()).unwrap();
-    eprintln!("machine by {}", machine.accelerator);
-    Some(machine)
+    let booted = boot();
+    assert!(booted.is_ok(), "{booted:?}");
+    booted.ok()
 }
 
-fn sessions(machine: &mut Machine, user: &str) -> Vec<String> {
-    let listed = machine.check(user, "observer ls --format json").unwrap();
-    let listed: Value = serde_json::from_str(&listed).unwrap();
+fn boot() -> Result<Machine> {
+    let files = tempfile::tempdir()?;
+    fs::copy(target::package()?, files.path().join("observer.deb"))?;
+    let machine = Machine::boot(files.path())?;
+    eprintln!("machine by {}", machine.accelerator);
+    Ok(machine)
+}
+
+fn sessions(machine: &mut Machine, user: &str) -> Result<Vec<String>> {
+    let listed: Value = serde_json::from_str(&machine.check(user, "observer ls --format json")?)?;
     let all = listed["sessions"].as_array().into_iter().flatten();
-    all.filter_map(|session| Some(session["id"].as_str()?.to_owned())).collect()
+    Ok(all.filter_map(|session| Some(session["id"].as_str()?.to_owned())).collect())
 }
 
 fn told(answer: &Answer) -> String {

@@ -28,24 +28,24 @@ pub(crate) struct Args {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Makes what is asked for, and prints where it is.
 pub(crate) fn main(args: &Args) -> Result<()> {
+    // First: the program that cargo leaves in its folder at the end is the ordinary one.
+    if args.only.as_deref() != Some("deb") {
+        println!("{}", tarball(args.debug)?.display());
+    }
     if args.only.as_deref() != Some("tarball") {
         let observer = match &args.observer {
             Some(program) => program
                 .canonicalize()
                 .with_context(|| format!("there is no observer {}", program.display()))?,
-            None if args.debug => built(&[], args.debug)?,
+            None if args.debug => built(Link::Dynamic, true)?,
             None => machine::observer()?,
         };
         let package = debian::package(&observer, args.debug)?;
         debian::lint(&package)?;
         println!("{}", package.display());
-    }
-    if args.only.as_deref() != Some("deb") {
-        println!("{}", tarball(args.debug)?.display());
     }
     Ok(())
 }
@@ -67,28 +67,34 @@ fn epoch() -> Result<String> {
     output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root()))
 }
 
-fn built(flags: &[&str], debug: bool) -> Result<PathBuf> {
+/// Builds observer, and says where it is. A static one differs in how it is linked at the end, so what it is built of is not built anew.
+fn built(link: Link, debug: bool) -> Result<PathBuf> {
     let (profile, features): (&str, &[&str]) =
         if debug { ("debug", &[]) } else { ("release", &["--release", "--features", "parquet"]) };
-    eprintln!("build observer ({profile}{})", if flags.is_empty() { "" } else { ", static" });
+    eprintln!("build observer ({profile}, {link:?})");
     let mut build = cargo();
-    build.args(["build", "--quiet", "--package", "observer"]).args(features).args(flags);
-    if !flags.is_empty() {
-        // With --target these are not for build scripts and macros, which cannot be static.
-        build.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Crelocation-model=static");
+    build.args(["rustc", "--quiet", "--package", "observer", "--bin", "observer"]).args(features);
+    if link == Link::Static {
+        build.args(["--", "-Ctarget-feature=+crt-static", "-Crelocation-model=static"]);
     }
     run(&mut build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let place = if flags.is_empty() { profile.to_owned() } else { format!("{TARGET}/{profile}") };
-    let binary = root().join(target).join(place).join("observer");
+    let binary = root().join(target).join(profile).join("observer");
     if !binary.is_file() {
         bail!("cargo built no {}", binary.display());
     }
     Ok(binary)
 }
 
+/// How the C library is linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Dynamic,
+    Static,
+}
+
 fn tarball(debug: bool) -> Result<PathBuf> {
-    let observer = built(&["--target", TARGET], debug)?;
+    let observer = built(Link::Static, debug)?;
     let headers = output(Command::new("readelf").args(["--program-headers"]).arg(&observer))?;
     if headers.contains("INTERP") || headers.contains("DYNAMIC") {
         bail!("{} is not static", observer.display());
@@ -100,7 +106,10 @@ fn tarball(debug: bool) -> Result<PathBuf> {
     stage.documents(&observer, "share")?;
     stage.service("lib", "etc/observer")?;
     let top = root();
-    stage.file(&top.join("observer/dist/network.conf"), "share/doc/observer/examples/network.conf")?;
+    for example in ["network.conf", "imports.conf"] {
+        let place = format!("share/doc/observer/examples/{example}");
+        stage.file(&root().join("observer/dist").join(example), &place)?;
+    }
     stage.file(&top.join("observer/dist/INSTALL"), "INSTALL")?;
     stage.file(&top.join("LICENSE"), "LICENSE")?;
     stage.file(&top.join("CHANGELOG.md"), "CHANGELOG.md")?;

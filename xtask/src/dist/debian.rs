@@ -32,7 +32,10 @@ pub(super) fn package(observer: &Path, quick: bool) -> Result<PathBuf> {
     stage.documents(observer, "usr/share")?;
     stage.service("lib", "etc/observer")?;
     move_to_usr(&stage)?;
-    stage.file(&dist.join("network.conf"), "usr/share/doc/observer/examples/network.conf")?;
+    for example in ["network.conf", "imports.conf"] {
+        let place = format!("usr/share/doc/observer/examples/{example}");
+        stage.file(&root().join("observer/dist").join(example), &place)?;
+    }
     stage.file(&dist.join("debian/copyright"), "usr/share/doc/observer/copyright")?;
     stage.compress(&stage.file(&root().join("CHANGELOG.md"), "usr/share/doc/observer/changelog")?)?;
     let changelog = stage.write("usr/share/doc/observer/changelog.Debian", changelog()?.as_bytes())?;
