@@ -18,8 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use nix::sys::signal::{SigSet, Signal};
 use observer::cli::{
-    Context, ExitStatus, Format, attach, bisect, config, daemon, diff, doctor, explain, export, ls, pin,
-    printable_lines, rm, send, show, status,
+    Context, ExitStatus, Format, attach, bisect, config, daemon, diff, doctor, explain, export, ls, manual,
+    pin, printable_lines, rm, send, show, status,
 };
 
 /// Says from outside why a dramatiq worker does not consume its messages.
@@ -65,6 +65,8 @@ enum Verb {
     Status(status::Args),
     Config(config::Args),
     Pin(pin::Args),
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 /// The C entry point. Rust's own would ignore SIGPIPE and open what is closed of descriptors 0 to 2, and the command we start would
@@ -130,6 +132,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const u8) -> c_int {
         Verb::Status(args) => status::run(args, &context),
         Verb::Config(args) => config::run(args, &context),
         Verb::Pin(args) => pin::run(args, &context),
+        Verb::Manual(args) => manual::run(args, Cli::command()),
     };
     let status = result.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "observer: {}", printable_lines(&format!("{error:#}")));

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod daemon;
 pub mod deadline;
 pub mod large;
+pub mod machine;
 pub mod observe;
 pub mod privilege;
 pub mod proxy;

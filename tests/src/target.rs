@@ -20,6 +20,15 @@ pub fn observer() -> Result<PathBuf> {
     }
 }
 
+/// The Debian package around the observer under test: `$OBSERVER_DEB`, which `cargo xtask test` sets to the one it has just made.
+pub fn package() -> Result<PathBuf> {
+    match std::env::var_os("OBSERVER_DEB").map(PathBuf::from) {
+        Some(package) if package.is_file() => Ok(package),
+        Some(package) => bail!("OBSERVER_DEB: there is no {}", package.display()),
+        None => bail!("OBSERVER_DEB is not set: make one with `cargo xtask dist --debug --only deb`"),
+    }
+}
+
 /// How the observer under test is to observe where a test leaves it open: `$OBSERVER_BACKEND`, or eBPF.
 pub fn backend() -> String {
     std::env::var("OBSERVER_BACKEND").unwrap_or_else(|_| "ebpf".into())

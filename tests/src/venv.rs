@@ -146,7 +146,7 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 /// FNV-1a: a name for a set of requirements that stays the same from one compiler to the next.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod machine;
 mod pairs;
@@ -32,6 +33,8 @@ enum Verb {
     Pairs(pairs::Args),
     /// Measure what observing costs a worker, beside strace and bpftrace (as root)
     Bench(bench::Args),
+    /// Make the Debian package and the static tarball, in target/dist
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Scenarios(args) => scenarios::main(&args),
         Verb::Pairs(args) => pairs::main(&args),
         Verb::Bench(args) => bench::main(&args),
+        Verb::Dist(args) => dist::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use tests::scenario::{self, Options};
 use tests::venv::Venv;
 
 use crate::run::{cargo, run};
-use crate::{machine, pairs, scenarios, unprivileged};
+use crate::{dist, machine, pairs, scenarios, unprivileged};
 
 const PACKAGES: &[Package] = &[
     Package::new("sudo", "tests start the observer as another user"),
@@ -63,6 +63,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     rabbit::install()?;
     let venv = Venv::ensure()?;
     let observer = observer(args)?;
+    let package = dist::package(&observer)?;
     eprintln!("live tests: {} watches workers of {}", observer.display(), venv.root().display());
     let tests = cargo()
         .args(["test", "--package", "tests", "--test", "*"])
@@ -70,6 +71,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         // A broker takes seconds of processor time to start: many at once would only make each other late.
         .args(["--", "--test-threads=2"])
         .env("OBSERVER_BIN", &observer)
+        .env("OBSERVER_DEB", &package)
         .env("OBSERVER_VENV", venv.root())
         .stdin(std::process::Stdio::null())
         .status()

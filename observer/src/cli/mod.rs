@@ -11,6 +11,7 @@ pub mod explain;
 pub mod export;
 mod live;
 pub mod ls;
+pub mod manual;
 pub mod pin;
 mod progress;
 pub mod rm;

@@ -90,8 +90,8 @@ fn exec_rule(rule: &Rule, id: u32) -> Result<ExecRule, SourceError> {
 }
 
 /// The rule by which a program that was executed came to be followed; `None` when it is a child of one that was.
-pub(super) const fn rule_of(exec: &Exec) -> Option<u32> {
-    exec.rule
+pub(super) fn rule_of(exec: &Exec) -> Option<u32> {
+    exec.rule.filter(|rule| *rule != 0)
 }
 
 /// Whether the kernel lets its own user look into the program. What cannot be told is not.
