@@ -64,7 +64,10 @@ impl Recording {
     }
 
     /// Has the thread that writes the session do something with it, and waits for the answer. `None` when that thread is gone.
-    pub fn ask<T: Send + 'static>(&self, task: impl FnOnce(&mut Recorder) -> T + Send + 'static) -> Option<T> {
+    pub fn ask<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Recorder) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = mpsc::sync_channel(1);
         let task = Box::new(move |recorder: &mut Recorder| {
             let _ = answer.send(task(recorder));

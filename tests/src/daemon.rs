@@ -29,7 +29,9 @@ pub struct Daemon {
 
 /// A rule in a configuration: commands `python… -m dramatiq MODULE`, with more lines of it.
 pub fn rule(module: &str, more: &str) -> String {
-    format!("[[rules]]\nname = \"{module}\"\nexe = \"python*\"\nargs = [\"-m\", \"dramatiq\", \"{module}\"]\n{more}\n")
+    format!(
+        "[[rules]]\nname = \"{module}\"\nexe = \"python*\"\nargs = [\"-m\", \"dramatiq\", \"{module}\"]\n{more}\n"
+    )
 }
 
 impl Daemon {
@@ -129,14 +131,17 @@ impl Daemon {
 
     /// What `observer` prints of its sessions, as JSON.
     pub fn json<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<Value> {
-        let output = self.observer(words)?.args(["--format", "json", "--state-dir"]).arg(self.base()).output()?;
+        let output =
+            self.observer(words)?.args(["--format", "json", "--state-dir"]).arg(self.base()).output()?;
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Its sessions, the newest first.
     pub fn sessions(&self) -> Result<Vec<Value>> {
-        let Value::Array(sessions) = self.json(&["ls"])?["sessions"].take() else { bail!("no sessions in it") };
+        let Value::Array(sessions) = self.json(&["ls"])?["sessions"].take() else {
+            bail!("no sessions in it")
+        };
         Ok(sessions)
     }
 

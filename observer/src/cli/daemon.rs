@@ -1,11 +1,7 @@
 //! `observer daemon`: the service. It says where; what is done there is the daemon's.
 
 use super::{Context, ExitStatus, config::Given, service};
-use crate::daemon::{
-    self, Place,
-    config,
-    journal,
-};
+use crate::daemon::{self, Place, config, journal};
 
 /// Watch for workers all the time, keep what goes wrong, and record for users who have no right of their own. Runs under systemd.
 ///
@@ -35,7 +31,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let load = || Ok(config::load(&sources)?.settings);
     let base = context.state_dir.clone().unwrap_or_else(|| STATE.into());
     let place = Place { base, socket: service::socket() };
-    let journal = journal::init(if context.verbose > 0 { "warn,lapin=off,observer=debug" } else { "warn,lapin=off,observer=info" })?;
+    let journal = journal::init(if context.verbose > 0 {
+        "warn,lapin=off,observer=debug"
+    } else {
+        "warn,lapin=off,observer=info"
+    })?;
     daemon::run(&place, load()?, &load, journal)?;
     Ok(ExitStatus::SUCCESS)
 }

@@ -66,7 +66,9 @@ impl Service {
         if answer.is_empty() {
             bail!(gone());
         }
-        match serde_json::from_str(&answer).context("the service is of another version: it said something unknown")? {
+        match serde_json::from_str(&answer)
+            .context("the service is of another version: it said something unknown")?
+        {
             Reply::Error { message } => bail!(message),
             reply => Ok(reply),
         }

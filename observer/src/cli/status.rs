@@ -70,7 +70,8 @@ fn text(status: &Status, whole: bool) -> String {
         status.begun, status.promoted
     );
     let _ = writeln!(out, "events     {}, now {:.0}/s", status.events, status.events_per_s);
-    let lost: Vec<String> = status.lost.iter().map(|(what, count)| format!("{count} {}", printable(what))).collect();
+    let lost: Vec<String> =
+        status.lost.iter().map(|(what, count)| format!("{count} {}", printable(what))).collect();
     let _ = writeln!(out, "lost       {}", if lost.is_empty() { "nothing".into() } else { lost.join(", ") });
     let _ = writeln!(
         out,
@@ -91,14 +92,23 @@ fn text(status: &Status, whole: bool) -> String {
 
 fn programs(out: &mut String, status: &Status, whole: bool) {
     let ran: Vec<_> = status.programs.iter().filter(|program| program.run_count > 0).collect();
-    let (count, time_ns) =
-        ran.iter().fold((0, 0), |(count, time), program| (count + program.run_count, time + program.run_time_ns));
+    let (count, time_ns) = ran
+        .iter()
+        .fold((0, 0), |(count, time), program| (count + program.run_count, time + program.run_time_ns));
     match time_ns.checked_div(count) {
         Some(each) => {
-            let _ = writeln!(out, "probes     {} in the kernel, {each} ns a hit, as far as hits were counted", status.programs.len());
+            let _ = writeln!(
+                out,
+                "probes     {} in the kernel, {each} ns a hit, as far as hits were counted",
+                status.programs.len()
+            );
         }
         None => {
-            let _ = writeln!(out, "probes     {} in the kernel; for what a hit costs: sudo observer status", status.programs.len());
+            let _ = writeln!(
+                out,
+                "probes     {} in the kernel; for what a hit costs: sudo observer status",
+                status.programs.len()
+            );
         }
     }
     for program in ran.iter().filter(|_| whole) {
@@ -109,7 +119,10 @@ fn programs(out: &mut String, status: &Status, whole: bool) {
 
 fn line(recorded: &Recorded) -> String {
     let how = if recorded.consumes { "consumes" } else { "does not consume (yet)" };
-    let by = recorded.rule.as_ref().map_or_else(|| "asked for".to_owned(), |rule| format!("rule {}", printable(rule)));
+    let by = recorded
+        .rule
+        .as_ref()
+        .map_or_else(|| "asked for".to_owned(), |rule| format!("rule {}", printable(rule)));
     let unit = recorded.unit.as_ref().map(|unit| format!(", {}", printable(unit))).unwrap_or_default();
     format!(
         "{} (pid {}, user {}{unit}): {how}; {by}, for {}, {} events: {}",

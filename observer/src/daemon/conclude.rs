@@ -1,9 +1,12 @@
 //! What a finished session says: the verdict, in the words of a report. Knows sessions and diagnoses; nothing of who is told.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use super::report::{Occasion, Report};
 use super::plan::Plan;
+use super::report::{Occasion, Report};
 use crate::{
     diagnose::{self, case::Case},
     fold,

@@ -18,9 +18,8 @@ use super::{
     recorder::{self, Outcome, Vitals},
     settings::{Rule, Settings},
     spool::Spool,
-    store,
     status::Recorded,
-    target,
+    store, target,
 };
 use crate::{
     capability::Capability,
@@ -260,7 +259,10 @@ impl<K: Kernel> Dispatcher<K> {
     fn fits(&mut self, rule: u32, event: Event) {
         let Body::Exec(exec) = &event.body else { return };
         let pid = event.pid;
-        let rule = usize::try_from(rule).ok().and_then(|rule| self.settings.rules.get(rule.checked_sub(1)?)).cloned();
+        let rule = usize::try_from(rule)
+            .ok()
+            .and_then(|rule| self.settings.rules.get(rule.checked_sub(1)?))
+            .cloned();
         let refused = match (&rule, &self.paused) {
             (None, _) => true,
             (_, Some(_)) => true,
@@ -324,7 +326,8 @@ impl<K: Kernel> Dispatcher<K> {
                 && proc::started_ns(pid.0).is_some_and(|started_ns| started_ns <= last_ns + TICK_NS)
         };
         let mut alive: HashSet<Pid> = before.filter(is_same).collect();
-        let root_lives = alive.contains(&plan.root) && proc::start_ticks(plan.root.0) == Some(plan.root_ticks);
+        let root_lives =
+            alive.contains(&plan.root) && proc::start_ticks(plan.root.0) == Some(plan.root_ticks);
         if !root_lives {
             alive.clear();
         }
@@ -363,7 +366,8 @@ impl<K: Kernel> Dispatcher<K> {
                 run.members.is_empty() || now_ns.saturating_sub(run.plan.began_ns) > limit
             }
         };
-        let over: Vec<String> = self.runs.iter().filter(|(_, run)| is_over(run)).map(|(id, _)| id.clone()).collect();
+        let over: Vec<String> =
+            self.runs.iter().filter(|(_, run)| is_over(run)).map(|(id, _)| id.clone()).collect();
         for id in over {
             let limit = self.runs.get(&id).is_some_and(|run| run.ended.is_none() && !run.members.is_empty());
             self.end(&id, if limit { "time-limit" } else { "exited" });
@@ -395,8 +399,7 @@ impl<K: Kernel> Dispatcher<K> {
     /// Ends may have been lost, and processes may have left that are not followed any more.
     fn look_over(&mut self, now_ns: u64) {
         for run in self.runs.values_mut() {
-            let gone: Vec<Pid> =
-                run.members.iter().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
+            let gone: Vec<Pid> = run.members.iter().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
             for pid in gone {
                 run.members.remove(&pid);
                 self.members.remove(&pid);
@@ -409,12 +412,10 @@ impl<K: Kernel> Dispatcher<K> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Settings(settings) => {
-                match self.kernel.watch(&settings.rules) {
-                    Ok(()) => self.settings = *settings,
-                    Err(error) => tracing::error!("the new rules do not hold: {error}"),
-                }
-            }
+            Command::Settings(settings) => match self.kernel.watch(&settings.rules) {
+                Ok(()) => self.settings = *settings,
+                Err(error) => tracing::error!("the new rules do not hold: {error}"),
+            },
             Command::Pause(why) => self.paused = why,
             Command::Record { ask, answer } => self.record(*ask, answer),
             Command::LetGo { id, uid, answer } => {
@@ -454,7 +455,8 @@ impl<K: Kernel> Dispatcher<K> {
             );
             return drop(answer.send(Err(known)));
         }
-        let theirs = self.runs.values().filter(|run| run.plan.rule.is_none() && run.plan.uid == ask.uid).count();
+        let theirs =
+            self.runs.values().filter(|run| run.plan.rule.is_none() && run.plan.uid == ask.uid).count();
         if self.runs.len() >= MOST_RECORDINGS || theirs >= MOST_OF_A_USER {
             return drop(answer.send(Err("too many recordings are under way; end one of them first".into())));
         }
@@ -587,7 +589,8 @@ fn is_owners(exec: &Exec, uid: u32) -> bool {
     if uid == 0 {
         return true;
     }
-    let same = exec.user.get().is_some_and(|user| user.uid == uid && user.euid == uid && user.gid == user.egid);
+    let same =
+        exec.user.get().is_some_and(|user| user.uid == uid && user.euid == uid && user.gid == user.egid);
     same && super::kernel::is_dumpable(exec)
 }
 

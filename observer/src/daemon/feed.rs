@@ -90,7 +90,12 @@ impl Drop for Inlet {
 const fn is_vital(body: &Body) -> bool {
     matches!(
         body,
-        Body::Fork { .. } | Body::Exec(_) | Body::Exit { .. } | Body::Connect { .. } | Body::Lost { .. } | Body::Note { .. }
+        Body::Fork { .. }
+            | Body::Exec(_)
+            | Body::Exit { .. }
+            | Body::Connect { .. }
+            | Body::Lost { .. }
+            | Body::Note { .. }
     )
 }
 
@@ -143,7 +148,14 @@ mod tests {
 
     fn output(len: usize) -> Event {
         let stream = OutputStream::Stdout;
-        let body = Body::Output { stream, fd: crate::event::Fd(1), inode: 0, len: len as u64, piece_offset: 0, errno: 0 };
+        let body = Body::Output {
+            stream,
+            fd: crate::event::Fd(1),
+            inode: 0,
+            len: len as u64,
+            piece_offset: 0,
+            errno: 0,
+        };
         event(body, len)
     }
 
@@ -161,10 +173,13 @@ mod tests {
         while flow == Flow::More {
             flow = feed.poll(Duration::from_secs(5), 2, &mut out).unwrap();
         }
-        let lost: u64 = out.iter().filter_map(|event| match event.body {
-            Body::Lost { count, .. } => Some(count),
-            _ => None,
-        }).sum();
+        let lost: u64 = out
+            .iter()
+            .filter_map(|event| match event.body {
+                Body::Lost { count, .. } => Some(count),
+                _ => None,
+            })
+            .sum();
         assert_eq!(lost, refused);
         assert!(out.iter().any(|event| matches!(event.body, Body::Fork { .. })));
     }

@@ -111,7 +111,10 @@ fn make_room(kept: &Kept, spool: &Spool, commands: &Sender<Command>, paused: &mu
     match lock(&kept.index).retain(&limits, jiff::Timestamp::now().as_nanosecond(), free()) {
         Ok((removed, trouble)) => {
             if !removed.is_empty() {
-                tracing::info!("{} removed to stay within the limits", units::counted(removed.len() as u64, "session"));
+                tracing::info!(
+                    "{} removed to stay within the limits",
+                    units::counted(removed.len() as u64, "session")
+                );
             }
             if let Some(error) = trouble {
                 tracing::warn!("cannot remove a session: {error}");
@@ -160,7 +163,9 @@ impl Kept {
         });
         match pinned {
             Ok(true) => Ok(()),
-            Ok(false) => Err(format!("the service has no finished session {id} of yours; `observer ls` lists them")),
+            Ok(false) => {
+                Err(format!("the service has no finished session {id} of yours; `observer ls` lists them"))
+            }
             Err(error) => Err(format!("cannot pin {id}: {error}")),
         }
     }

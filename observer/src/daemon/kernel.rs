@@ -73,10 +73,12 @@ impl Kernel for Ebpf {
 fn exec_rule(rule: &Rule, id: u32) -> Result<ExecRule, SourceError> {
     let user = rule.user.as_deref();
     let uid = user.map(|user| {
-        user.parse().ok().or_else(|| Some(User::from_name(user).ok()??.uid.as_raw())).ok_or_else(|| SourceError {
-            attempted: format!("cannot watch for what rule {} says", rule.name),
-            answer: format!("there is no user {user}"),
-            next: "see `getent passwd`".into(),
+        user.parse().ok().or_else(|| Some(User::from_name(user).ok()??.uid.as_raw())).ok_or_else(|| {
+            SourceError {
+                attempted: format!("cannot watch for what rule {} says", rule.name),
+                answer: format!("there is no user {user}"),
+                next: "see `getent passwd`".into(),
+            }
         })
     });
     Ok(ExecRule {

@@ -6,7 +6,6 @@ pub mod config;
 mod dispatch;
 mod feed;
 pub mod hooks;
-mod identity;
 mod index;
 pub mod journal;
 mod keeper;
@@ -39,7 +38,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nix::unistd::Group;
+use nix::unistd::{Gid, Group, setfsgid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -101,7 +100,8 @@ pub fn run(
         promoted: Arc::default(),
         journal: Arc::new(journal),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let entered = runtime.enter();
     let listener = server::listen(&place.socket)
         .with_context(|| format!("cannot listen on {}", place.socket.display()))?;
@@ -112,7 +112,7 @@ pub fn run(
     let service = Service::new(commands.clone(), kept.clone(), group, about);
     drop(entered);
     let notify = Notify::from_environment().context("NOTIFY_SOCKET")?;
-    let figures = serve_figures(&settings, &service);
+    let figures = serve_figures(&settings, &service, group);
     let core = Core::start(kernel, settings, spool, capabilities, kept.clone(), &commands, heard)?;
     let result = runtime.block_on(async {
         tokio::spawn(Arc::clone(&service).serve(listener));
@@ -151,7 +151,8 @@ impl Core {
         let alive_ns = Arc::new(AtomicU64::new(proc::monotonic_ns()));
         let (outcomes, concluded) = mpsc::channel();
         let left_over = spool.left_over();
-        let reopened: Vec<_> = left_over.into_iter().filter_map(|plan| recorder::reopen(&spool, plan)).collect();
+        let reopened: Vec<_> =
+            left_over.into_iter().filter_map(|plan| recorder::reopen(&spool, plan)).collect();
         let mut dispatcher =
             Dispatcher::new(kernel, settings, spool.clone(), capabilities, outcomes, Arc::clone(&alive_ns))?;
         for (plan, resumed) in reopened {
@@ -221,9 +222,16 @@ async fn steer(
 }
 
 /// Serves the figures, where that is wanted. What cannot be served is said; the service goes on.
-fn serve_figures(settings: &Settings, service: &Arc<Service>) -> Option<metrics::Serving> {
+fn serve_figures(
+    settings: &Settings,
+    service: &Arc<Service>,
+    group: Option<u32>,
+) -> Option<metrics::Serving> {
     let service = Arc::clone(service);
+    // Those who see everything may see the figures: the socket is theirs too.
+    let before = group.map(|group| setfsgid(Gid::from_raw(group)));
     let served = metrics::serve(&settings.metrics.listen, move || service.status_now());
+    before.map(setfsgid);
     served.map_err(|error| tracing::error!("{error}")).ok()
 }
 
@@ -236,7 +244,8 @@ fn rss_bytes() -> u64 {
 
 /// What is free for an ordinary user where sessions lie, in bytes.
 fn free_bytes(base: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(base).map_or(u64::MAX, |fs| fs.blocks_available() as u64 * fs.fragment_size() as u64)
+    nix::sys::statvfs::statvfs(base)
+        .map_or(u64::MAX, |fs| fs.blocks_available() as u64 * fs.fragment_size() as u64)
 }
 
 impl About {

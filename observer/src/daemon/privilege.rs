@@ -3,16 +3,14 @@
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
 /// What stays. Programs and probes for interpreters that are first seen later (BPF, PERFMON); `/proc` of everybody (SYS_PTRACE); interpreters
-/// that not everybody may read, and removing what lies in its owner's directory (DAC_READ_SEARCH, DAC_OVERRIDE); a directory for a new
-/// user (CHOWN, FOWNER); files on an owner's behalf (SETUID, SETGID: see `identity`).
-pub(super) const KEPT: [Capability; 9] = [
+/// that not everybody may read, a directory for a new user, and removing what lies in it (DAC_READ_SEARCH, DAC_OVERRIDE); files on an
+/// owner's behalf (SETUID, SETGID: see `session::Owner`).
+pub(super) const KEPT: [Capability; 7] = [
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_CHOWN,
-    Capability::CAP_FOWNER,
     Capability::CAP_SETUID,
     Capability::CAP_SETGID,
 ];

@@ -102,7 +102,9 @@ impl Link {
     fn take(&mut self, item: &Item, at_ns: u64, consumes: &mut bool, progress_ns: &mut u64) {
         match &item.what {
             What::Method(Method::ConsumeOk { .. }) => *consumes = true,
-            What::Method(Method::Consume { consumer_tag, no_ack: true, .. }) if self.no_ack.len() < MOST_TAGS => {
+            What::Method(Method::Consume { consumer_tag, no_ack: true, .. })
+                if self.no_ack.len() < MOST_TAGS =>
+            {
                 self.no_ack.insert(consumer_tag.clone());
             }
             What::Message(message) => {
@@ -120,7 +122,9 @@ impl Link {
                     }
                 }
             }
-            What::Method(Method::Ack { delivery_tag, multiple } | Method::Nack { delivery_tag, multiple, .. }) => {
+            What::Method(
+                Method::Ack { delivery_tag, multiple } | Method::Nack { delivery_tag, multiple, .. },
+            ) => {
                 self.settle(item.channel, *delivery_tag, *multiple);
                 *progress_ns = at_ns;
             }

@@ -18,7 +18,6 @@ use super::{
     conclude::{self, Conclusion},
     dispatch::Begin,
     feed::Feed,
-    identity::Owner,
     plan::{Plan, Word},
     pulse::Pulse,
     report::Occasion,
@@ -30,7 +29,7 @@ use crate::{
     capability::Capability,
     event::Pid,
     recording::{Glance, Recording},
-    session::{self, Ending, Header, SessionError, StateDir},
+    session::{self, Ending, Header, Owner, SessionError, StateDir},
     source::{
         Source,
         broker::{BrokerConfig, BrokerSource, BrokerUrl, from_worker::FromWorker},
@@ -153,9 +152,15 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
                 Ok(conclusion) => {
                     vitals.promoted.fetch_add(1, Ordering::Relaxed);
                     let conclusion = Box::new(conclusion);
-                    let _ = outcomes.send(Outcome::Kept { plan: Box::new(plan.clone()), conclusion, over: false });
+                    let _ = outcomes.send(Outcome::Kept {
+                        plan: Box::new(plan.clone()),
+                        conclusion,
+                        over: false,
+                    });
                 }
-                Err(error) => tracing::warn!(session = plan.id, "cannot keep a copy of the recording: {error}"),
+                Err(error) => {
+                    tracing::warn!(session = plan.id, "cannot keep a copy of the recording: {error}")
+                }
             }
         }
     };
@@ -168,8 +173,8 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
 /// Concludes what has ended, and keeps it or not.
 pub(super) fn finish(plan: Plan, path: &Path) -> Result<Outcome, String> {
     let _one = CONCLUDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let conclusion =
-        conclude::conclude(path, Occasion::Ended).map_err(|error| format!("cannot conclude session {}: {error}", plan.id))?;
+    let conclusion = conclude::conclude(path, Occasion::Ended)
+        .map_err(|error| format!("cannot conclude session {}: {error}", plan.id))?;
     let wanted = plan.rule.is_none() || plan.keep == Keep::Always || conclusion.is_trouble();
     if wanted {
         return Ok(Outcome::Kept { plan: Box::new(plan), conclusion: Box::new(conclusion), over: true });
@@ -188,7 +193,8 @@ fn copy(
     let why = if occasion == Occasion::Stalled { "stalled" } else { "not-ready" };
     let name = session::fitting_name(&original.name, why);
     let header = Header { id: dir.new_id()?, name, ..original.clone() };
-    let ending = Ending { ended_ns: proc::monotonic_ns(), code: None, signal: None, reason: "promoted".into() };
+    let ending =
+        Ending { ended_ns: proc::monotonic_ns(), code: None, signal: None, reason: "promoted".into() };
     let place = dir.clone();
     let path = recording.ask(move |recorder| store::copy(recorder, &place, header, &ending));
     let path = path.ok_or_else(|| SessionError::Io {
@@ -266,7 +272,8 @@ impl Watch<'_> {
         let (consumes, held_since) = (pulse.consumes(), pulse.held_since_ns());
         drop(pulse);
         // Of what ran before we came, its consumers may have been confirmed before, too.
-        let late = now_ns.saturating_sub(self.plan.began_ns) > self.flight.ready_within.0 && !self.plan.attached;
+        let late =
+            now_ns.saturating_sub(self.plan.began_ns) > self.flight.ready_within.0 && !self.plan.attached;
         if late && !consumes && !self.noticed.not_ready {
             self.noticed.not_ready = true;
             return Some(Occasion::NotReady);
@@ -291,7 +298,11 @@ pub(super) fn reopen(spool: &Spool, plan: Plan) -> Option<(Plan, store::Reopened
     match opened.join().unwrap_or_else(|_| Err("its thread ended".into())) {
         Ok(resumed) => Some((plan, resumed)),
         Err(why) => {
-            tracing::warn!(session = plan.id, "cannot go on with the recording of process {}: {why}", plan.root);
+            tracing::warn!(
+                session = plan.id,
+                "cannot go on with the recording of process {}: {why}",
+                plan.root
+            );
             spool.done(&plan.id);
             None
         }

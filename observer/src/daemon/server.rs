@@ -20,13 +20,15 @@ use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 
 use super::{
     dispatch::{Ask, Command, Figures},
-    identity::Owner,
     keeper::Kept,
     protocol::{MOST_LINE, Record, Reply, Request},
     status::Status,
     target,
 };
-use crate::source::broker::{BrokerUrl, ManagementUrl};
+use crate::{
+    session::Owner,
+    source::broker::{BrokerUrl, ManagementUrl},
+};
 
 /// Connections at one time, and of one user.
 const MOST_CLIENTS: usize = 128;
@@ -118,7 +120,8 @@ impl Service {
             }
             *theirs += 1;
         }
-        let sees_all = uid == 0 || self.group.is_some_and(|group| Owner::of(uid, gid).groups.contains(&group));
+        let sees_all =
+            uid == 0 || self.group.is_some_and(|group| Owner::of(uid, gid).groups.contains(&group));
         Some(Seat { service: Arc::clone(self), peer: Peer { uid, gid, sees_all } })
     }
 
@@ -162,7 +165,9 @@ impl Service {
             Request::LetGo { id } => {
                 done(self.ask(|answer| Command::LetGo { id, uid: peer.uid, answer }, Some(ANSWER)).await)
             }
-            Request::Wait { id } => done(self.ask(|answer| Command::Wait { id, uid: peer.uid, answer }, None).await),
+            Request::Wait { id } => {
+                done(self.ask(|answer| Command::Wait { id, uid: peer.uid, answer }, None).await)
+            }
             Request::Pin { id, on } => done(self.kept.pin(&id, on, (!peer.sees_all).then_some(peer.uid))),
         }
     }
@@ -176,9 +181,9 @@ impl Service {
         let gone = || "the service is ending".to_owned();
         self.commands.send(command(answer)).map_err(|_| gone())?;
         match patience {
-            Some(patience) => timeout(patience, answered)
-                .await
-                .map_err(|_| "the service does not answer in time; see its journal: journalctl -u observer".to_owned())?,
+            Some(patience) => timeout(patience, answered).await.map_err(|_| {
+                "the service does not answer in time; see its journal: journalctl -u observer".to_owned()
+            })?,
             None => answered.await,
         }
         .map_err(|_| gone())?
@@ -196,7 +201,8 @@ impl Service {
     /// How the service is, for a thread that may wait; nothing when the dispatcher does not answer.
     pub(super) fn status_now(&self) -> Status {
         let (answer, answered) = oneshot::channel();
-        let figures = self.commands.send(Command::Figures { answer }).ok().and_then(|()| answered.blocking_recv().ok());
+        let figures =
+            self.commands.send(Command::Figures { answer }).ok().and_then(|()| answered.blocking_recv().ok());
         figures.map_or_else(Status::default, |figures| self.with_ours(figures))
     }
 
@@ -244,6 +250,9 @@ fn done(answer: Result<(), String>) -> Reply {
 
 /// Whether this peer may have this recorded.
 fn check(record: Record, peer: Peer) -> Result<Ask, String> {
+    if record.broker.is_some() && !has_network() {
+        return Err("this service may not use the network, so it cannot ask the broker (see network.conf in /usr/share/doc/observer/examples): leave out --broker, or use sudo".into());
+    }
     if let Some(url) = record.broker.as_deref().filter(|broker| *broker != "worker") {
         let url = BrokerUrl::parse(url).map_err(|error| format!("--broker: {error}"))?;
         if let Some(management) = &record.management {
@@ -266,4 +275,9 @@ fn check(record: Record, peer: Peer) -> Result<Ask, String> {
         firehose: record.firehose,
         bodies: record.bodies,
     })
+}
+
+/// Whether the service may open connections: its unit may have taken that away.
+fn has_network() -> bool {
+    std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).is_ok()
 }

@@ -37,6 +37,9 @@ impl Spool {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        // While there is every right to: what is above the directories of users.
+        let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        StateDir::service(base, own.0, own.1, group).map_err(io::Error::other)?;
         Ok(Self { base: base.to_owned(), group, ending: Arc::default() })
     }
 
@@ -52,7 +55,8 @@ impl Spool {
         let json = serde_json::to_vec(plan).map_err(|error| error.to_string())?;
         let write = || {
             let aside = path.with_extension("part");
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
             file.write_all(&json)?;
             fs::rename(&aside, &path)
         };

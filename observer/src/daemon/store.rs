@@ -39,7 +39,12 @@ pub(super) fn header(plan: &Plan, sources: Vec<Description>, capabilities: Vec<C
 ///
 /// # Errors
 /// When its file cannot be created.
-pub(super) fn begin(dir: &StateDir, plan: &Plan, header: Header, flight: &Flight) -> Result<Recorder, SessionError> {
+pub(super) fn begin(
+    dir: &StateDir,
+    plan: &Plan,
+    header: Header,
+    flight: &Flight,
+) -> Result<Recorder, SessionError> {
     let recorder = Recorder::create(dir, header, Redactor::open(dir)?)?.with_masker(masker(plan));
     Ok(ringed(recorder, plan, flight))
 }

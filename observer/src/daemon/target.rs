@@ -52,7 +52,11 @@ mod tests {
         assert!(!found.command.is_empty());
         let others = of_user(own, uid + 1).unwrap_err();
         let none = of_user(4_194_305, uid + 1).unwrap_err();
-        assert_eq!(others.replace(&own.to_string(), "N"), none.replace("4194305", "N"), "no word of who it is");
+        assert_eq!(
+            others.replace(&own.to_string(), "N"),
+            none.replace("4194305", "N"),
+            "no word of who it is"
+        );
         assert!(of_user(0, uid).is_err() && of_user(u32::MAX, 0).is_err());
     }
 }

@@ -7,8 +7,10 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
+    thread,
 };
 
+use caps::{CapSet, Capability};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
@@ -17,7 +19,7 @@ use nix::{
 };
 
 use super::{
-    SessionError, StateDir,
+    Owner, SessionError, StateDir,
     state_dir::{self, Place},
 };
 
@@ -54,14 +56,14 @@ impl StateDir {
         std::fs::create_dir_all(base).map_err(failed(base))?;
         let base = base.canonicalize().map_err(failed(base))?;
         let root = open_dir(&base).map_err(failed(&base))?;
-        let listed = if group.is_some() { 0o751 } else { 0o711 };
-        let above =
-            make_dir(&root, OsStr::new(USERS), (own, group), &[own], listed).map_err(failed(&users))?;
+        // What is made in it gets its group from it.
+        let listed = if group.is_some() { 0o2751 } else { 0o711 };
+        make(&root, OsStr::new(USERS), Mode::S_IRWXU).map_err(failed(&users))?;
+        let above = right_dir(&root, OsStr::new(USERS), (own, group), listed).map_err(failed(&users))?;
         let (name, mode) = (uid.to_string(), if group.is_some() { 0o2750 } else { 0o700 });
         let owner = (uid, group.unwrap_or(gid));
-        // Made by us and not yet given away, when we were killed in between.
-        make_dir(&above, OsStr::new(&name), (uid, Some(owner.1)), &[uid, own], mode)
-            .map_err(failed(&path))?;
+        make_as(&above, OsStr::new(&name), Owner { uid, gid, groups: vec![gid] }).map_err(failed(&path))?;
+        right_dir(&above, OsStr::new(&name), (uid, Some(owner.1)), mode).map_err(failed(&path))?;
         let file_mode = if group.is_some() { 0o640 } else { 0o600 };
         Ok(Self::at(base.join(USERS).join(name), owner, file_mode))
     }
@@ -71,28 +73,43 @@ fn open_dir(path: &Path) -> io::Result<File> {
     Ok(File::from(nix::fcntl::open(path, DIRECTORY, Mode::empty())?))
 }
 
-/// Opens a directory in another one, and makes it when it is missing. It has to belong to one of `acceptable`, and is given to `owner`.
-fn make_dir(
-    above: &File,
-    name: &OsStr,
-    (uid, gid): (u32, Option<u32>),
-    acceptable: &[u32],
-    mode: u32,
-) -> io::Result<File> {
-    match mkdirat(above, name, Mode::S_IRWXU) {
-        Err(Errno::EEXIST) => {}
-        result => result?,
+/// Makes a directory in another one, if there is none.
+fn make(above: &File, name: &OsStr, mode: Mode) -> io::Result<()> {
+    match mkdirat(above, name, mode) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Makes a user's directory where only root may make one: as that user, so that it is theirs from the first moment on and nothing has to be
+/// given away, with no more than the right to write in the directory above.
+fn make_as(above: &File, name: &OsStr, owner: Owner) -> io::Result<()> {
+    let made = thread::scope(|scope| {
+        let making = scope.spawn(|| {
+            owner.assume()?;
+            // Leaving root took it from this thread. Who has none to take back may write there anyway, or is told so.
+            let _ = caps::raise(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE);
+            make(above, name, Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IXGRP)
+        });
+        making.join()
+    });
+    made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes it ended")))
+}
+
+/// Opens a directory in another one, which has to be `uid`'s, and puts right what is not as it should be.
+fn right_dir(above: &File, name: &OsStr, (uid, gid): (u32, Option<u32>), mode: u32) -> io::Result<File> {
     let made = File::from(openat(above, name, DIRECTORY, Mode::empty())?);
     let metadata = made.metadata()?;
-    if !acceptable.contains(&metadata.uid()) {
+    if metadata.uid() != uid {
         return Err(io::Error::other(format!("it belongs to user {}", metadata.uid())));
     }
-    if metadata.uid() != uid || gid.is_some_and(|gid| gid != metadata.gid()) {
-        fchown(&made, Some(uid), gid)?;
+    if gid.is_some_and(|gid| gid != metadata.gid()) {
+        fchown(&made, None, gid)?;
     }
-    // After the owner: a change of that takes the set-group-id bit away.
-    made.set_permissions(Permissions::from_mode(mode))?;
+    // After the group: a change of that takes the set-group-id bit away.
+    if made.metadata()?.mode() & 0o7777 != mode {
+        made.set_permissions(Permissions::from_mode(mode))?;
+    }
     Ok(made)
 }
 

@@ -133,7 +133,8 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// The four user ids of a process: real, effective, saved, and that of its files (`proc_pid_status(5)`).
 pub fn user_ids(pid: u32) -> Option<[u32; 4]> {
-    let ids: Vec<u32> = status_field(pid, "Uid")?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
+    let ids: Vec<u32> =
+        status_field(pid, "Uid")?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
     ids.try_into().ok()
 }
 

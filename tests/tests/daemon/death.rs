@@ -22,8 +22,10 @@ fn killed_twenty_times_it_goes_on_each_time_and_marks_the_gap() {
     let broker = Broker::start(&[]).unwrap();
     let module = module(&scene.path(""), "lives", &minimal());
     let mut daemon = Daemon::start(&scene.path(""), &rule(&module, "keep = \"always\"")).unwrap();
-    let mut worker =
-        worker(&scene.path(""), &[&module, "-p", "1", "-t", "1"]).env("BROKER_URL", broker.url()).spawn().unwrap();
+    let mut worker = worker(&scene.path(""), &[&module, "-p", "1", "-t", "1"])
+        .env("BROKER_URL", broker.url())
+        .spawn()
+        .unwrap();
     let consumes = |daemon: &Daemon| {
         deadline::until("the worker consumes", LIMIT, || {
             let status = daemon.status().ok()?;
@@ -71,7 +73,10 @@ fn killed_twenty_times_it_goes_on_each_time_and_marks_the_gap() {
     let shown = daemon.json(&["show", &module, "--kind", "gap"]).unwrap();
     let gaps: Vec<&Value> = shown["events"].as_array().unwrap().iter().collect();
     assert_eq!(gaps.len(), KILLS, "{gaps:#?}");
-    assert!(gaps.iter().all(|gap| gap["gone"].as_array().is_some_and(Vec::is_empty)), "nobody ended: {gaps:#?}");
+    assert!(
+        gaps.iter().all(|gap| gap["gone"].as_array().is_some_and(Vec::is_empty)),
+        "nobody ended: {gaps:#?}"
+    );
     let explained = daemon.json(&["explain", &module]).unwrap();
     assert_eq!(explained["verdict"]["severity"], "ok", "{}", explained["verdict"]);
 }
@@ -84,7 +89,10 @@ fn a_worker_that_ends_while_nobody_watches_is_told_of_at_the_next_start() {
     let scene = Scene::new().unwrap();
     let module = module(&scene.path(""), "unseen", &minimal());
     let mut daemon = Daemon::start(&scene.path(""), &rule(&module, "")).unwrap();
-    let mut worker = worker(&scene.path(""), &[&module, "-p", "1"]).env("BROKER_URL", "amqp://127.0.0.1:9").spawn().unwrap();
+    let mut worker = worker(&scene.path(""), &[&module, "-p", "1"])
+        .env("BROKER_URL", "amqp://127.0.0.1:9")
+        .spawn()
+        .unwrap();
     let recorded = deadline::until("it is recorded", LIMIT, || {
         let status = daemon.status().ok()?;
         status["recordings"].as_array()?.first().filter(|one| one["events"].as_u64() > Some(500)).cloned()

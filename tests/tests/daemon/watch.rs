@@ -49,7 +49,8 @@ fn of_a_healthy_worker_nothing_stays_but_where_it_is_asked_for() {
     let module = module(&scene.path(""), "healthy", &minimal());
     let mut daemon = Daemon::start(&scene.path(""), &rule(&module, "")).unwrap();
     let run = |daemon: &Daemon| {
-        let worker = worker(&scene.path(""), &[&module, "-p", "1", "-t", "1"]).env("BROKER_URL", broker.url()).spawn();
+        let worker =
+            worker(&scene.path(""), &[&module, "-p", "1", "-t", "1"]).env("BROKER_URL", broker.url()).spawn();
         deadline::until("the worker consumes", LIMIT, || {
             let status = daemon.status().ok()?;
             let recorded = status["recordings"].as_array()?.first()?.clone();
@@ -79,7 +80,8 @@ fn a_worker_that_does_not_get_to_consume_is_kept_while_it_runs() {
     let config = format!("flight.ready_within = \"2s\"\n{}", rule(&module, ""));
     let daemon = Daemon::start(&scene.path(""), &config).unwrap();
     // Nobody listens there.
-    let worker = worker(&scene.path(""), &[&module, "-p", "1"]).env("BROKER_URL", "amqp://127.0.0.1:9").spawn();
+    let worker =
+        worker(&scene.path(""), &[&module, "-p", "1"]).env("BROKER_URL", "amqp://127.0.0.1:9").spawn();
     let sessions = deadline::until("its session is kept", LIMIT, || {
         let sessions = daemon.sessions().ok()?;
         (sessions.iter().any(|session| session["state"] == "done")).then_some(sessions)

@@ -212,7 +212,13 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let recording = Recording::start(sources, recorder, glance);
     let following = seat.map(|seat| Attached::start(seat, &path, context));
     let launched = held.map(|held| held.release());
-    let supervisor = Supervisor { root, root_end, attached: target.attached(), limit_ns: args.limit, seen: Hearsay::Own(seen) };
+    let supervisor = Supervisor {
+        root,
+        root_end,
+        attached: target.attached(),
+        limit_ns: args.limit,
+        seen: Hearsay::Own(seen),
+    };
     let ended = supervisor.wait(&stops);
     if let Some(following) = &following {
         following.close();

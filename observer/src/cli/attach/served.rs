@@ -89,7 +89,8 @@ pub(super) fn run(
     let following = seat.map(|seat| Attached::start(seat, &path, context));
     let launched = held.map(|held| held.release());
     let seen = Hearsay::Session { path: path.clone(), root };
-    let supervisor = Supervisor { root, root_end: None, attached: target.attached(), limit_ns: args.limit, seen };
+    let supervisor =
+        Supervisor { root, root_end: None, attached: target.attached(), limit_ns: args.limit, seen };
     let ended = supervisor.wait(&stops);
     if let Some(following) = &following {
         following.close();
@@ -100,7 +101,8 @@ pub(super) fn run(
     }
     let wanted = if args.quiet { fold::without_files() } else { Filter::default() };
     // What is derived from it the service has written.
-    let model = progress::while_slow("reading the session", || fold::fold(&Session::open(&path)?, &wanted, None));
+    let model =
+        progress::while_slow("reading the session", || fold::fold(&Session::open(&path)?, &wanted, None));
     Ok(left_over(SharedEnd { args, context, path: &path, name: &name, model, launched, root, ended: &ended }))
 }
 
@@ -124,7 +126,13 @@ fn finish(mut service: Service, id: &str, let_go: bool) {
 }
 
 /// Whether the session says that `root` was sent a signal by `sender` at `since_ns` or later.
-pub(super) fn was_signalled(path: &std::path::Path, root: u32, signal: i32, sender: u32, since_ns: u64) -> bool {
+pub(super) fn was_signalled(
+    path: &std::path::Path,
+    root: u32,
+    signal: i32,
+    sender: u32,
+    since_ns: u64,
+) -> bool {
     let Ok(session) = Session::open(path) else { return false };
     let started_ns = session.header().started_ns;
     let filter = Filter {

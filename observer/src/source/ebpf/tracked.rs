@@ -52,12 +52,7 @@ impl Ebpf {
     ///
     /// # Errors
     /// As [`Ebpf::attach`].
-    pub fn adopt(
-        &mut self,
-        root: Pid,
-        owner: u32,
-        known: &HashSet<Pid>,
-    ) -> Result<Vec<Pid>, SourceError> {
+    pub fn adopt(&mut self, root: Pid, owner: u32, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
         // Each with the process it is a child of: by the time its own turn comes, that one may have ended.
@@ -89,8 +84,7 @@ impl Ebpf {
                 }
                 continue;
             }
-            let past =
-                if known.contains(&Pid(pid)) { Vec::new() } else { proc::past(pid, &mut self.pipes) };
+            let past = if known.contains(&Pid(pid)) { Vec::new() } else { proc::past(pid, &mut self.pipes) };
             // Last, too: it may have become another user's while it was read.
             if owner != 0 && !proc::is_of(pid, owner) {
                 self.forget(Pid(pid));

@@ -1,23 +1,23 @@
-//! Whose files a thread works on. A recording is read from, and written to, places that its owner controls: the threads that do so have
-//! the owner's rights to files, and no others. Knows users and threads; nothing of recordings.
+//! Whose files a thread works on. What the service records is read from, and written to, places that its owner controls: the threads that do
+//! so have the owner's rights to files, and no others. Knows users and threads; nothing of sessions.
 
-use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setfsgid, setfsuid};
 use std::{ffi::CString, io};
 
 /// A user, as far as files go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub struct Owner {
     /// User id.
-    pub(super) uid: u32,
+    pub uid: u32,
     /// Primary group.
-    pub(super) gid: u32,
+    pub gid: u32,
     /// All groups, the primary one among them.
-    pub(super) groups: Vec<u32>,
+    pub groups: Vec<u32>,
 }
 
 impl Owner {
     /// The user with this id, with the groups that the user database gives them; `gid` where it does not know them.
-    pub(super) fn of(uid: u32, gid: u32) -> Self {
+    pub fn of(uid: u32, gid: u32) -> Self {
         let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         let (gid, name) = known.map_or((gid, None), |user| (user.gid.as_raw(), CString::new(user.name).ok()));
         let groups = name.and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok());
@@ -31,7 +31,10 @@ impl Owner {
     ///
     /// # Errors
     /// When the kernel refuses; the thread must then touch no file.
-    pub(super) fn assume(&self) -> io::Result<()> {
+    pub fn assume(&self) -> io::Result<()> {
+        if !geteuid().is_root() && geteuid().as_raw() == self.uid {
+            return Ok(());
+        }
         let refused = |what: &str| io::Error::other(format!("cannot take the {what} of user {}", self.uid));
         let groups: Vec<_> = self.groups.iter().copied().map(rustix::thread::Gid::from_raw).collect();
         match rustix::thread::set_thread_groups(&groups) {
@@ -53,7 +56,11 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::{MetadataExt, PermissionsExt}, thread};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+        thread,
+    };
 
     use super::*;
 
