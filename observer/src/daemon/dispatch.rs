@@ -49,8 +49,8 @@ const TICK_NS: u64 = 10_000_000;
 
 /// What the dispatcher is asked.
 pub(super) enum Command {
-    /// New settings hold from now on.
-    Settings(Box<Settings>),
+    /// New settings hold from the answer on.
+    Settings { settings: Box<Settings>, answer: Answer<()> },
     /// Nothing new is recorded for this reason, until there is none.
     Pause(Option<String>),
     /// Record a process that a user named.
@@ -325,19 +325,18 @@ impl<K: Kernel> Dispatcher<K> {
             target::of_user(pid.0, plan.uid).is_ok()
                 && proc::started_ns(pid.0).is_some_and(|started_ns| started_ns <= last_ns + TICK_NS)
         };
-        let mut alive: HashSet<Pid> = before.filter(is_same).collect();
+        let known: HashSet<Pid> = before.filter(is_same).collect();
         let root_lives =
-            alive.contains(&plan.root) && proc::start_ticks(plan.root.0) == Some(plan.root_ticks);
-        if !root_lives {
-            alive.clear();
-        }
+            proc::is_alive(plan.root.0) && proc::start_ticks(plan.root.0) == Some(plan.root_ticks);
         let mut members = HashSet::new();
-        for pid in &alive {
-            match self.kernel.adopt(*pid, plan.uid, &alive) {
+        // The root may have come so shortly before that the session does not know it yet.
+        for pid in known.iter().chain([&plan.root]).filter(|_| root_lives) {
+            match self.kernel.adopt(*pid, plan.uid, &known) {
                 Ok(found) => members.extend(found),
                 Err(error) => tracing::warn!(pid = pid.0, "cannot go on with a process: {error}"),
             }
         }
+        let alive = if root_lives { known } else { HashSet::new() };
         let (id, root) = (plan.id.clone(), plan.root);
         if let Err(why) = self.begin(plan, Some((reopened, alive)), Box::new(|_| {})) {
             tracing::warn!(session = id, "cannot go on with the recording: {why}");
@@ -412,10 +411,13 @@ impl<K: Kernel> Dispatcher<K> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Settings(settings) => match self.kernel.watch(&settings.rules) {
-                Ok(()) => self.settings = *settings,
-                Err(error) => tracing::error!("the new rules do not hold: {error}"),
-            },
+            Command::Settings { settings, answer } => {
+                let watched = self.kernel.watch(&settings.rules).map_err(|error| error.to_string());
+                if watched.is_ok() {
+                    self.settings = *settings;
+                }
+                let _ = answer.send(watched);
+            }
             Command::Pause(why) => self.paused = why,
             Command::Record { ask, answer } => self.record(*ask, answer),
             Command::LetGo { id, uid, answer } => {

@@ -201,12 +201,8 @@ async fn steer(
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
                 notify.reloading();
-                match reload() {
-                    Ok(settings) => {
-                        kept.set(&settings);
-                        let _ = commands.send(Command::Settings(Box::new(settings)));
-                        tracing::info!("settings were read anew");
-                    }
+                match settle(reload, kept, commands).await {
+                    Ok(()) => tracing::info!("settings were read anew"),
                     Err(error) => tracing::error!("the settings stay as they are: {error:#}"),
                 }
                 notify.ready();
@@ -219,6 +215,20 @@ async fn steer(
             }
         }
     }
+}
+
+/// Reads the settings anew. They hold when this returns.
+async fn settle(
+    reload: &dyn Fn() -> anyhow::Result<Settings>,
+    kept: &Kept,
+    commands: &Sender<Command>,
+) -> anyhow::Result<()> {
+    let settings = reload()?;
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    commands.send(Command::Settings { settings: Box::new(settings.clone()), answer })?;
+    answered.await?.map_err(anyhow::Error::msg)?;
+    kept.set(&settings);
+    Ok(())
 }
 
 /// Serves the figures, where that is wanted. What cannot be served is said; the service goes on.
@@ -244,8 +254,7 @@ fn rss_bytes() -> u64 {
 
 /// What is free for an ordinary user where sessions lie, in bytes.
 fn free_bytes(base: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(base)
-        .map_or(u64::MAX, |fs| fs.blocks_available() as u64 * fs.fragment_size() as u64)
+    nix::sys::statvfs::statvfs(base).map_or(u64::MAX, |fs| fs.blocks_available() * fs.fragment_size())
 }
 
 impl About {

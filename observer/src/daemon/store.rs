@@ -113,7 +113,12 @@ pub(super) fn go_on(reopened: Reopened, plan: &Plan, alive: &HashSet<Pid>) -> Re
     let Reopened { recorder, resumed } = reopened;
     let mut recorder = recorder.with_masker(masker(plan));
     recorder.learn(alive.iter().map(|pid| proc::program(pid.0)));
-    let gone = resumed.alive.iter().map(|before| before.pid).filter(|pid| !alive.contains(pid)).collect();
+    let mut gone: Vec<Pid> =
+        resumed.alive.iter().map(|before| before.pid).filter(|pid| !alive.contains(pid)).collect();
+    // So young that the session does not know it.
+    if !proc::is_alive(plan.root.0) && !gone.contains(&plan.root) {
+        gone.push(plan.root);
+    }
     let body = Body::Gap { since_ns: resumed.last_ns, gone, why: "the service was not running".into() };
     let (pid, tid, bytes) = (Pid(0), Tid(0), Vec::new());
     let gap = Event { at_ns: proc::monotonic_ns(), pid, tid, observed_from: Origin::Observer, body, bytes };

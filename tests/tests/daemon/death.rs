@@ -37,6 +37,7 @@ fn killed_twenty_times_it_goes_on_each_time_and_marks_the_gap() {
         let sent = std::process::Command::new(Venv::ensure().unwrap().python())
             .arg(tests::target::folder().join("send.py"))
             .args([&format!("{module}:count_words"), count, "needle"])
+            .env("PYTHONPATH", scene.path(""))
             .current_dir(scene.path(""))
             .env("BROKER_URL", broker.url())
             .output()
@@ -93,12 +94,17 @@ fn a_worker_that_ends_while_nobody_watches_is_told_of_at_the_next_start() {
         .env("BROKER_URL", "amqp://127.0.0.1:9")
         .spawn()
         .unwrap();
-    let recorded = deadline::until("it is recorded", LIMIT, || {
-        let status = daemon.status().ok()?;
-        status["recordings"].as_array()?.first().filter(|one| one["events"].as_u64() > Some(500)).cloned()
+    let (recorded, child) = deadline::until("it is recorded", LIMIT, || {
+        // On the disk, too.
+        let shown = daemon.json(&["show", &module, "--kind", "fork"]).ok()?;
+        let child = shown["events"].as_array()?.first()?["child"].clone();
+        Some((daemon.status().ok()?["recordings"].as_array()?.first()?.clone(), child))
     });
     daemon.kill().unwrap();
     worker.kill().unwrap();
+    // And what it started, which would go on without it.
+    let child = nix::unistd::Pid::from_raw(child.as_i64().unwrap() as i32);
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
     worker.wait().unwrap();
     daemon.restart().unwrap();
     daemon.idle().unwrap();

@@ -64,7 +64,7 @@ fn of_a_healthy_worker_nothing_stays_but_where_it_is_asked_for() {
     daemon.reload(&rule(&module, "keep = \"always\"")).unwrap();
     run(&daemon);
     let sessions = daemon.sessions().unwrap();
-    assert_eq!(sessions.len(), 1, "{sessions:#?}");
+    assert_eq!(sessions.len(), 1, "{sessions:#?}\n{}", daemon.log());
     let explained = daemon.json(&["explain", "@"]).unwrap();
     assert_eq!(explained["verdict"]["severity"], "ok", "{}", explained["verdict"]);
     assert!(!daemon.log().contains(&format!("observer explain {module}")), "{}", daemon.log());
