@@ -134,6 +134,8 @@ pub(super) struct Dispatcher<K> {
     /// When we were last seen at work, in nanoseconds on `CLOCK_MONOTONIC`.
     alive_ns: Arc<AtomicU64>,
     looked_ns: u64,
+    /// Processes that were gone the last time, and of whose end nothing was heard.
+    gone: HashSet<Pid>,
     /// When something was last recorded.
     busy_ns: u64,
     /// Whether the kernel half was let rest since.
@@ -166,6 +168,7 @@ impl<K: Kernel> Dispatcher<K> {
             outcomes,
             alive_ns,
             looked_ns: 0,
+            gone: HashSet::new(),
             busy_ns: proc::monotonic_ns(),
             rests: true,
             rate: Rate::default(),
@@ -395,18 +398,19 @@ impl<K: Kernel> Dispatcher<K> {
         }
     }
 
-    /// Ends may have been lost, and processes may have left that are not followed any more.
+    /// Ends may have been lost, and processes may have left that are not followed any more. What is gone may have an end that is still on its
+    /// way: only who was gone the last time, too, is taken to be without one.
     fn look_over(&mut self, now_ns: u64) {
-        for run in self.runs.values_mut() {
-            let gone: Vec<Pid> = run.members.iter().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
-            for pid in gone {
-                run.members.remove(&pid);
-                self.members.remove(&pid);
-                if pid == run.plan.root && run.ended.is_none() {
-                    run.ended = Some((now_ns, None, None));
-                }
+        let is_gone = |pid: &Pid| !proc::is_alive(pid.0);
+        let gone: HashSet<Pid> = self.members.keys().copied().filter(is_gone).collect();
+        for pid in gone.intersection(&self.gone) {
+            let Some(run) = self.members.remove(pid).and_then(|id| self.runs.get_mut(&id)) else { continue };
+            run.members.remove(pid);
+            if *pid == run.plan.root && run.ended.is_none() {
+                run.ended = Some((now_ns, None, None));
             }
         }
+        self.gone = gone;
     }
 
     fn obey(&mut self, command: Command) {
