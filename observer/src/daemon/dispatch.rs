@@ -41,6 +41,8 @@ const LINGER_NS: u64 = 1_000_000_000;
 /// How often it is looked whether what should run still does: an end may have been lost.
 const LOOK_EVERY_NS: u64 = 5_000_000_000;
 
+/// Rules that are known: those that hold, at most 32, and those of some reloads before.
+const MOST_RULES: usize = 256;
 /// How long after the last recording interpreters stay probed.
 const REST_AFTER_NS: u64 = 60_000_000_000;
 
@@ -125,6 +127,8 @@ struct Run {
 pub(super) struct Dispatcher<K> {
     kernel: K,
     settings: Settings,
+    /// The rules by the numbers that the kernel knows them by, with some that held before: events that name these may be on their way.
+    rules: BTreeMap<u32, Rule>,
     spool: Spool,
     capabilities: Vec<Capability>,
     runs: HashMap<String, Run>,
@@ -148,17 +152,17 @@ pub(super) struct Dispatcher<K> {
 
 impl<K: Kernel> Dispatcher<K> {
     pub(super) fn new(
-        mut kernel: K,
+        kernel: K,
         settings: Settings,
         spool: Spool,
         capabilities: Vec<Capability>,
         outcomes: Sender<Outcome>,
         alive_ns: Arc<AtomicU64>,
     ) -> Result<Self, crate::source::SourceError> {
-        kernel.watch(&settings.rules)?;
-        Ok(Self {
+        let mut made = Self {
             kernel,
-            settings,
+            settings: settings.clone(),
+            rules: BTreeMap::new(),
             spool,
             capabilities,
             runs: HashMap::new(),
@@ -174,7 +178,20 @@ impl<K: Kernel> Dispatcher<K> {
             refused: 0,
             lost: BTreeMap::new(),
             paused: None,
-        })
+        };
+        made.watch(settings)?;
+        Ok(made)
+    }
+
+    fn watch(&mut self, settings: Settings) -> Result<(), crate::source::SourceError> {
+        let first = self.rules.last_key_value().map_or(1, |(number, _)| number + 1);
+        self.kernel.watch(&settings.rules, first)?;
+        self.rules.extend((first..).zip(settings.rules.iter().cloned()));
+        while self.rules.len() > MOST_RULES {
+            self.rules.pop_first();
+        }
+        self.settings = settings;
+        Ok(())
     }
 
     /// Works until it is told to stop, or the kernel's source fails.
@@ -217,12 +234,14 @@ impl<K: Kernel> Dispatcher<K> {
             return;
         }
         let Some(id) = self.members.get(&event.pid).cloned() else {
-            if let Body::Exec(exec) = &event.body {
-                match super::kernel::rule_of(exec) {
+            match &event.body {
+                Body::Exec(exec) => match super::kernel::rule_of(exec) {
                     Some(rule) => self.fits(rule, event),
                     // Of what was let go of in the meantime.
                     None => self.kernel.forget(event.pid),
-                }
+                },
+                Body::Fork { child } => self.kernel.forget(*child),
+                _ => {}
             }
             return;
         };
@@ -259,10 +278,7 @@ impl<K: Kernel> Dispatcher<K> {
     fn fits(&mut self, rule: u32, event: Event) {
         let Body::Exec(exec) = &event.body else { return };
         let pid = event.pid;
-        let rule = usize::try_from(rule)
-            .ok()
-            .and_then(|rule| self.settings.rules.get(rule.checked_sub(1)?))
-            .cloned();
+        let rule = self.rules.get(&rule).cloned();
         let refused = match (&rule, &self.paused) {
             (None, _) => true,
             (_, Some(_)) => true,
@@ -381,8 +397,12 @@ impl<K: Kernel> Dispatcher<K> {
             self.kernel.forget(*pid);
         }
         let (ended_ns, code, signal) = run.ended.unwrap_or_else(|| (proc::monotonic_ns(), None, None));
-        let _ = run.words.send(Word::Over(Ending { ended_ns, code, signal, reason: reason.into() }));
+        // First: it may be concluded at once.
         self.spool.ends(id, run.waiting);
+        if run.words.send(Word::Over(Ending { ended_ns, code, signal, reason: reason.into() })).is_err() {
+            // It could not be recorded, and that has been told.
+            self.spool.done(id);
+        }
     }
 
     /// Probes in interpreters cost every program that runs one: they are let go of when nothing was recorded for a while.
@@ -396,7 +416,7 @@ impl<K: Kernel> Dispatcher<K> {
         }
     }
 
-    /// Ends may have been lost, and processes may have left that are not followed any more.
+    /// Ends may have been lost, processes may have left that are not followed any more, and a recording may have failed.
     fn look_over(&mut self, now_ns: u64) {
         for run in self.runs.values_mut() {
             let gone: Vec<Pid> = run.members.iter().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
@@ -408,14 +428,18 @@ impl<K: Kernel> Dispatcher<K> {
                 }
             }
         }
+        let broken: Vec<String> =
+            self.runs.iter().filter(|(_, run)| run.inlet.is_closed()).map(|(id, _)| id.clone()).collect();
+        broken.iter().for_each(|id| self.end(id, "broken"));
     }
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Settings(settings) => match self.kernel.watch(&settings.rules) {
-                Ok(()) => self.settings = *settings,
-                Err(error) => tracing::error!("the new rules do not hold: {error}"),
-            },
+            Command::Settings(settings) => {
+                if let Err(error) = self.watch(*settings) {
+                    tracing::error!("the new rules do not hold: {error}");
+                }
+            }
             Command::Pause(why) => self.paused = why,
             Command::Record { ask, answer } => self.record(*ask, answer),
             Command::LetGo { id, uid, answer } => {

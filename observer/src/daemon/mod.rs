@@ -43,6 +43,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     capability::Capability,
+    memory,
     source::{SourceError, broker::BrokerUrl, ebpf::Ebpf, probe, proc},
 };
 use dispatch::{Command, Dispatcher};
@@ -79,6 +80,7 @@ pub fn run(
     reload: &dyn Fn() -> anyhow::Result<Settings>,
     journal: Journal,
 ) -> anyhow::Result<()> {
+    memory::share_one_heap();
     let started = (jiff::Timestamp::now().to_string(), proc::monotonic_ns());
     let capabilities = probe::machine();
     probe::require_ebpf(&capabilities)?;
