@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A service that is up.
 #[derive(Debug)]
 pub struct Daemon {
+    observer: PathBuf,
     folder: PathBuf,
     child: Child,
     told: UnixDatagram,
@@ -35,23 +36,32 @@ pub fn rule(module: &str, more: &str) -> String {
 }
 
 impl Daemon {
-    /// Starts it in this folder, which has to be there, with this configuration, and waits until it says that it is ready.
-    pub fn start(folder: &Path, config: &str) -> Result<Self> {
+    /// Starts it in a folder of its own below this one, with this configuration, and waits until it says that it is ready.
+    pub fn start(above: &Path, config: &str) -> Result<Self> {
+        Self::start_of(&target::observer()?, above, config)
+    }
+
+    /// [`Daemon::start`] of this binary.
+    pub fn start_of(observer: &Path, above: &Path, config: &str) -> Result<Self> {
+        // A configuration that others could change is not followed.
+        let folder = &above.join("service");
+        fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
         fs::write(folder.join("config.toml"), format!("metrics.listen = \"\"\n{config}"))?;
         fs::set_permissions(folder.join("config.toml"), fs::Permissions::from_mode(0o600))?;
         let told = folder.join("notify");
         let _ = fs::remove_file(&told);
         let told = UnixDatagram::bind(&told).context("cannot make a socket to be told on")?;
-        told.set_read_timeout(Some(PATIENCE))?;
-        let child = Self::spawn(folder)?;
-        let mut daemon = Self { folder: folder.to_owned(), child, told };
+        told.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let child = Self::spawn(observer, folder)?;
+        let mut daemon = Self { observer: observer.to_owned(), folder: folder.to_owned(), child, told };
         daemon.hear("READY=1")?;
         Ok(daemon)
     }
 
-    fn spawn(folder: &Path) -> Result<Child> {
+    fn spawn(observer: &Path, folder: &Path) -> Result<Child> {
         let log = fs::File::options().create(true).append(true).open(folder.join("log"))?;
-        let mut observer = Command::new(target::observer()?);
+        let mut observer = Command::new(observer);
         observer.arg("--state-dir").arg(folder.join("base")).args(["daemon", "--config"]);
         observer.arg(folder.join("config.toml")).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         observer.env("OBSERVER_SOCKET", folder.join("control")).env("NOTIFY_SOCKET", folder.join("notify"));
@@ -61,11 +71,9 @@ impl Daemon {
     /// Waits until it says this to whoever started it.
     pub fn hear(&mut self, wanted: &str) -> Result<()> {
         let mut said = [0; 4096];
-        loop {
-            let len = match self.told.recv(&mut said) {
-                Ok(len) => len,
-                Err(error) => bail!("the service did not say {wanted}: {error}; {}", self.log()),
-            };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let len = self.told.recv(&mut said).unwrap_or(0);
             if said[..len].split(|byte| *byte == b'\n').any(|line| line == wanted.as_bytes()) {
                 return Ok(());
             }
@@ -73,6 +81,7 @@ impl Daemon {
                 bail!("the service ended ({status}) before it said {wanted}; {}", self.log());
             }
         }
+        bail!("the service did not say {wanted} in {PATIENCE:?}; {}", self.log())
     }
 
     /// What it wrote.
@@ -94,7 +103,7 @@ impl Daemon {
 
     /// Starts it again after it has ended, and waits until it is ready.
     pub fn restart(&mut self) -> Result<()> {
-        self.child = Self::spawn(&self.folder)?;
+        self.child = Self::spawn(&self.observer, &self.folder)?;
         self.hear("READY=1")
     }
 
@@ -124,7 +133,7 @@ impl Daemon {
 
     /// `observer` as somebody who asks this service.
     pub fn observer<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<Command> {
-        let mut observer = Command::new(target::observer()?);
+        let mut observer = Command::new(&self.observer);
         observer.args(words).env("OBSERVER_SOCKET", self.socket()).stdin(Stdio::null());
         Ok(observer)
     }

@@ -33,6 +33,8 @@ const BEAT: Duration = Duration::from_millis(30);
 const IDLE_BEAT: Duration = Duration::from_millis(100);
 /// Events taken from the kernel at a time.
 const ROOM: usize = 16_384;
+/// Commands obeyed between two looks at the kernel.
+const MOST_COMMANDS: usize = 64;
 /// Recordings at one time, and of those that one user asked for.
 const MOST_RECORDINGS: usize = 256;
 const MOST_OF_A_USER: usize = 32;
@@ -51,8 +53,8 @@ const TICK_NS: u64 = 10_000_000;
 
 /// What the dispatcher is asked.
 pub(super) enum Command {
-    /// New settings hold from now on.
-    Settings(Box<Settings>),
+    /// New settings hold from now on; told when they do. Those that newer ones have overtaken are never told.
+    Settings { settings: Box<Settings>, answer: Answer<()> },
     /// Nothing new is recorded for this reason, until there is none.
     Pause(Option<String>),
     /// Record a process that a user named.
@@ -134,6 +136,8 @@ pub(super) struct Dispatcher<K> {
     runs: HashMap<String, Run>,
     /// Which recording a process belongs to.
     members: HashMap<Pid, String>,
+    /// Members that had ended at the last look.
+    gone: HashSet<Pid>,
     outcomes: Sender<Outcome>,
     /// When we were last seen at work, in nanoseconds on `CLOCK_MONOTONIC`.
     alive_ns: Arc<AtomicU64>,
@@ -167,6 +171,7 @@ impl<K: Kernel> Dispatcher<K> {
             capabilities,
             runs: HashMap::new(),
             members: HashMap::new(),
+            gone: HashSet::new(),
             outcomes,
             alive_ns,
             looked_ns: 0,
@@ -198,13 +203,22 @@ impl<K: Kernel> Dispatcher<K> {
     pub(super) fn work(mut self, commands: &Receiver<Command>) -> Result<(), crate::source::SourceError> {
         let mut events = Vec::new();
         loop {
-            for command in commands.try_iter() {
-                if matches!(command, Command::Stop) {
-                    self.kernel.poll(Duration::ZERO, ROOM, &mut events)?;
-                    events.drain(..).for_each(|event| self.sort(event));
-                    return Ok(());
+            // However many there are: events do not wait for them.
+            let mut newest = None;
+            for command in commands.try_iter().take(MOST_COMMANDS) {
+                match command {
+                    Command::Stop => {
+                        self.kernel.poll(Duration::ZERO, ROOM, &mut events)?;
+                        events.drain(..).for_each(|event| self.sort(event));
+                        return Ok(());
+                    }
+                    Command::Settings { settings, answer } => newest = Some((settings, answer)),
+                    command => self.obey(command),
                 }
-                self.obey(command);
+            }
+            if let Some((settings, answer)) = newest {
+                // It waits for the kernel, some hundredths of a second.
+                let _ = answer.send(self.watch(*settings).map_err(|error| error.to_string()));
             }
             self.kernel.poll(if self.runs.is_empty() { IDLE_BEAT } else { BEAT }, ROOM, &mut events)?;
             let now_ns = proc::monotonic_ns();
@@ -418,9 +432,12 @@ impl<K: Kernel> Dispatcher<K> {
 
     /// Ends may have been lost, processes may have left that are not followed any more, and a recording may have failed.
     fn look_over(&mut self, now_ns: u64) {
+        // What the kernel told of an end may be on its way: who is gone has left when that did not come by the next look.
+        let gone: HashSet<Pid> = self.members.keys().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
+        let before = std::mem::replace(&mut self.gone, gone);
         for run in self.runs.values_mut() {
-            let gone: Vec<Pid> = run.members.iter().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
-            for pid in gone {
+            let left = run.members.iter().copied().filter(|pid| before.contains(pid) && self.gone.contains(pid));
+            for pid in left.collect::<Vec<_>>() {
                 run.members.remove(&pid);
                 self.members.remove(&pid);
                 if pid == run.plan.root && run.ended.is_none() {
@@ -435,11 +452,6 @@ impl<K: Kernel> Dispatcher<K> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Settings(settings) => {
-                if let Err(error) = self.watch(*settings) {
-                    tracing::error!("the new rules do not hold: {error}");
-                }
-            }
             Command::Pause(why) => self.paused = why,
             Command::Record { ask, answer } => self.record(*ask, answer),
             Command::LetGo { id, uid, answer } => {
@@ -455,7 +467,8 @@ impl<K: Kernel> Dispatcher<K> {
                 Err(error) => drop(answer.send(Err(error))),
             },
             Command::Figures { answer } => drop(answer.send(self.figures())),
-            Command::Stop => {}
+            // Those are seen to where commands are taken.
+            Command::Settings { .. } | Command::Stop => {}
         }
     }
 
