@@ -436,7 +436,8 @@ impl<K: Kernel> Dispatcher<K> {
         let gone: HashSet<Pid> = self.members.keys().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
         let before = std::mem::replace(&mut self.gone, gone);
         for run in self.runs.values_mut() {
-            let left = run.members.iter().copied().filter(|pid| before.contains(pid) && self.gone.contains(pid));
+            let left =
+                run.members.iter().copied().filter(|pid| before.contains(pid) && self.gone.contains(pid));
             for pid in left.collect::<Vec<_>>() {
                 run.members.remove(&pid);
                 self.members.remove(&pid);
