@@ -59,12 +59,15 @@ pub struct Recorded {
     /// `done` when it is.
     pub state: String,
     /// Kind, process and command line of the first event.
-    pub first: (String, u32, Vec<String>),
+    pub first: First,
     /// With what status the worker ended.
     pub code: Option<i64>,
     /// Losses that are noted in it.
     pub lost: i64,
 }
+
+/// Kind, process and command line of an event.
+pub type First = (String, u32, Vec<String>);
 
 /// What a process takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +184,7 @@ pub fn recorded(daemon: &Daemon, module: &str) -> Result<Vec<Recorded>> {
     Ok(all)
 }
 
-fn look(path: &Path) -> Result<((String, u32, Vec<String>), i64)> {
+fn look(path: &Path) -> Result<(First, i64)> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let sql = "SELECT kind, pid, data FROM events ORDER BY at_ns, id LIMIT 1";
     let (kind, pid, data): (String, u32, String) =

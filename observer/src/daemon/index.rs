@@ -32,14 +32,14 @@ const COLUMNS: &str = "id, owner, began_ns, bytes, healthy, pinned";
 
 /// The index, open.
 #[derive(Debug)]
-pub struct Index {
+pub(super) struct Index {
     connection: Connection,
     base: PathBuf,
 }
 
 /// How the index was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub(super) enum Opened {
     /// As it was left.
     Whole,
     /// It was made from the sessions that are there, because there was none or it could not be read: nothing is known of what was concluded,
@@ -59,7 +59,7 @@ impl Index {
     ///
     /// # Errors
     /// When it can be neither read nor made.
-    pub fn open(base: &Path, is_over: &dyn Fn(&Path) -> bool) -> Result<(Self, Opened), SessionError> {
+    pub(super) fn open(base: &Path, is_over: &dyn Fn(&Path) -> bool) -> Result<(Self, Opened), SessionError> {
         let path = base.join(FILE);
         let existed = path.symlink_metadata().is_ok();
         match Self::connect(base, &path) {
@@ -171,7 +171,7 @@ impl Index {
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn add(&self, entry: &Entry) -> Result<(), SessionError> {
+    pub(super) fn add(&self, entry: &Entry) -> Result<(), SessionError> {
         let values = params![
             entry.id,
             entry.owner,
@@ -188,7 +188,7 @@ impl Index {
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn pin(&self, id: &str, on: bool) -> Result<bool, SessionError> {
+    pub(super) fn pin(&self, id: &str, on: bool) -> Result<bool, SessionError> {
         let sql = "UPDATE sessions SET pinned = ?2 WHERE id = ?1";
         let changed = self.connection.execute(sql, params![id, on]);
         changed.map(|count| count > 0).map_err(|source| self.error("write index", source))
@@ -198,7 +198,7 @@ impl Index {
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn get(&self, id: &str) -> Result<Option<Entry>, SessionError> {
+    pub(super) fn get(&self, id: &str) -> Result<Option<Entry>, SessionError> {
         let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1");
         let found = self.connection.query_row(&sql, [id], |row| self.entry(row)).optional();
         found.map_err(|source| self.error("read index", source))
@@ -208,7 +208,7 @@ impl Index {
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn list(&self, owner: Option<u32>) -> Result<Vec<Entry>, SessionError> {
+    pub(super) fn list(&self, owner: Option<u32>) -> Result<Vec<Entry>, SessionError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM sessions WHERE ?1 IS NULL OR owner = ?1 ORDER BY began_ns DESC, id DESC"
         );
@@ -224,7 +224,7 @@ impl Index {
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn forget(&self, id: &str) -> Result<(), SessionError> {
+    pub(super) fn forget(&self, id: &str) -> Result<(), SessionError> {
         let deleted = self.connection.execute("DELETE FROM sessions WHERE id = ?1", [id]);
         deleted.map(drop).map_err(|source| self.error("write index", source))
     }
@@ -233,7 +233,7 @@ impl Index {
     ///
     /// # Errors
     /// When the system refuses; it is still known then.
-    pub fn remove(&self, entry: &Entry) -> Result<(), SessionError> {
+    pub(super) fn remove(&self, entry: &Entry) -> Result<(), SessionError> {
         service::remove(&self.base, entry.owner, &entry.id)?;
         self.forget(&entry.id)
     }
@@ -243,7 +243,7 @@ impl Index {
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn retain(
+    pub(super) fn retain(
         &self,
         limits: &Limits,
         now_ns: i128,

@@ -227,7 +227,9 @@ async fn steer(
                 if !core.is_well() {
                     anyhow::bail!("the service hangs, or a part of it has ended; see its journal");
                 }
-                notify.alive();
+                if notify.watchdog().is_some() {
+                    notify.alive();
+                }
             }
         }
     }
@@ -256,8 +258,7 @@ fn rss_bytes() -> u64 {
 
 /// What is free for an ordinary user where sessions lie, in bytes.
 fn free_bytes(base: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(base)
-        .map_or(u64::MAX, |fs| fs.blocks_available() as u64 * fs.fragment_size() as u64)
+    nix::sys::statvfs::statvfs(base).map_or(u64::MAX, |fs| fs.blocks_available() * fs.fragment_size())
 }
 
 impl About {

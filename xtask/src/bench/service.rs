@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tests::crowd::{self, Footprint};
 use tests::daemon::{Daemon, rule};
@@ -73,8 +75,11 @@ impl Always {
 
 impl Drop for Always {
     fn drop(&mut self) {
+        // Real ones end their own processes when they are asked to, and only then.
+        for worker in &self.workers {
+            let _ = kill(Pid::from_raw(worker.id() as i32), Signal::SIGTERM);
+        }
         for worker in &mut self.workers {
-            let _ = worker.kill();
             let _ = worker.wait();
         }
     }
