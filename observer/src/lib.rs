@@ -12,6 +12,7 @@ pub mod diagnose;
 pub mod event;
 pub mod export;
 pub mod fold;
+mod memory;
 pub mod model;
 pub mod python;
 pub mod recording;

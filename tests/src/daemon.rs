@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A service that is up.
 #[derive(Debug)]
 pub struct Daemon {
+    observer: PathBuf,
     folder: PathBuf,
     child: Child,
     told: UnixDatagram,
@@ -37,6 +38,11 @@ pub fn rule(module: &str, more: &str) -> String {
 impl Daemon {
     /// Starts it in a folder of its own below this one, with this configuration, and waits until it says that it is ready.
     pub fn start(above: &Path, config: &str) -> Result<Self> {
+        Self::start_of(&target::observer()?, above, config)
+    }
+
+    /// [`Daemon::start`] of this binary.
+    pub fn start_of(observer: &Path, above: &Path, config: &str) -> Result<Self> {
         // A configuration that others could change is not followed.
         let folder = &above.join("service");
         fs::create_dir_all(folder)?;
@@ -47,15 +53,15 @@ impl Daemon {
         let _ = fs::remove_file(&told);
         let told = UnixDatagram::bind(&told).context("cannot make a socket to be told on")?;
         told.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let child = Self::spawn(folder)?;
-        let mut daemon = Self { folder: folder.to_owned(), child, told };
+        let child = Self::spawn(observer, folder)?;
+        let mut daemon = Self { observer: observer.to_owned(), folder: folder.to_owned(), child, told };
         daemon.hear("READY=1")?;
         Ok(daemon)
     }
 
-    fn spawn(folder: &Path) -> Result<Child> {
+    fn spawn(observer: &Path, folder: &Path) -> Result<Child> {
         let log = fs::File::options().create(true).append(true).open(folder.join("log"))?;
-        let mut observer = Command::new(target::observer()?);
+        let mut observer = Command::new(observer);
         observer.arg("--state-dir").arg(folder.join("base")).args(["daemon", "--config"]);
         observer.arg(folder.join("config.toml")).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         observer.env("OBSERVER_SOCKET", folder.join("control")).env("NOTIFY_SOCKET", folder.join("notify"));
@@ -97,7 +103,7 @@ impl Daemon {
 
     /// Starts it again after it has ended, and waits until it is ready.
     pub fn restart(&mut self) -> Result<()> {
-        self.child = Self::spawn(&self.folder)?;
+        self.child = Self::spawn(&self.observer, &self.folder)?;
         self.hear("READY=1")
     }
 
@@ -127,7 +133,7 @@ impl Daemon {
 
     /// `observer` as somebody who asks this service.
     pub fn observer<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<Command> {
-        let mut observer = Command::new(target::observer()?);
+        let mut observer = Command::new(&self.observer);
         observer.args(words).env("OBSERVER_SOCKET", self.socket()).stdin(Stdio::null());
         Ok(observer)
     }

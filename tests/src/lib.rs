@@ -2,6 +2,7 @@
 
 pub mod apt;
 pub mod cache;
+pub mod crowd;
 pub mod daemon;
 pub mod deadline;
 pub mod large;

@@ -3,7 +3,6 @@
 mod file;
 #[cfg(feature = "parquet")]
 mod folder;
-mod memory;
 mod otlp;
 mod parquet;
 #[cfg(feature = "parquet")]
@@ -86,7 +85,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<ExitStatus> {
     if args.output.is_some() && format == Format::Otlp {
         bail!("cannot write otlp into a file: it is sent to --endpoint; for files choose jsonl or perfetto");
     }
-    memory::share_one_heap();
+    crate::memory::share_one_heap();
     let dir = context.open_state_dir()?;
     let session = Session::open(&dir.find(&args.session)?)?;
     if format == Format::Otlp {

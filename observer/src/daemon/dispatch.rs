@@ -33,6 +33,8 @@ const BEAT: Duration = Duration::from_millis(30);
 const IDLE_BEAT: Duration = Duration::from_millis(100);
 /// Events taken from the kernel at a time.
 const ROOM: usize = 16_384;
+/// Commands obeyed between two looks at the kernel.
+const MOST_COMMANDS: usize = 64;
 /// Recordings at one time, and of those that one user asked for.
 const MOST_RECORDINGS: usize = 256;
 const MOST_OF_A_USER: usize = 32;
@@ -41,6 +43,8 @@ const LINGER_NS: u64 = 1_000_000_000;
 /// How often it is looked whether what should run still does: an end may have been lost.
 const LOOK_EVERY_NS: u64 = 5_000_000_000;
 
+/// Rules that are known: those that hold, at most 32, and those of some reloads before.
+const MOST_RULES: usize = 256;
 /// How long after the last recording interpreters stay probed.
 const REST_AFTER_NS: u64 = 60_000_000_000;
 
@@ -49,7 +53,7 @@ const TICK_NS: u64 = 10_000_000;
 
 /// What the dispatcher is asked.
 pub(super) enum Command {
-    /// New settings hold from the answer on.
+    /// New settings hold from now on; told when they do. Those that newer ones have overtaken are never told.
     Settings { settings: Box<Settings>, answer: Answer<()> },
     /// Nothing new is recorded for this reason, until there is none.
     Pause(Option<String>),
@@ -125,17 +129,19 @@ struct Run {
 pub(super) struct Dispatcher<K> {
     kernel: K,
     settings: Settings,
+    /// The rules by the numbers that the kernel knows them by, with some that held before: events that name these may be on their way.
+    rules: BTreeMap<u32, Rule>,
     spool: Spool,
     capabilities: Vec<Capability>,
     runs: HashMap<String, Run>,
     /// Which recording a process belongs to.
     members: HashMap<Pid, String>,
+    /// Members that had ended at the last look.
+    gone: HashSet<Pid>,
     outcomes: Sender<Outcome>,
     /// When we were last seen at work, in nanoseconds on `CLOCK_MONOTONIC`.
     alive_ns: Arc<AtomicU64>,
     looked_ns: u64,
-    /// Processes that were gone the last time, and of whose end nothing was heard.
-    gone: HashSet<Pid>,
     /// When something was last recorded.
     busy_ns: u64,
     /// Whether the kernel half was let rest since.
@@ -150,17 +156,17 @@ pub(super) struct Dispatcher<K> {
 
 impl<K: Kernel> Dispatcher<K> {
     pub(super) fn new(
-        mut kernel: K,
+        kernel: K,
         settings: Settings,
         spool: Spool,
         capabilities: Vec<Capability>,
         outcomes: Sender<Outcome>,
         alive_ns: Arc<AtomicU64>,
     ) -> Result<Self, crate::source::SourceError> {
-        kernel.watch(&settings.rules)?;
-        Ok(Self {
+        let mut made = Self {
             kernel,
-            settings,
+            settings: settings.clone(),
+            rules: BTreeMap::new(),
             spool,
             capabilities,
             runs: HashMap::new(),
@@ -177,20 +183,42 @@ impl<K: Kernel> Dispatcher<K> {
             refused: 0,
             lost: BTreeMap::new(),
             paused: None,
-        })
+        };
+        made.watch(settings)?;
+        Ok(made)
+    }
+
+    fn watch(&mut self, settings: Settings) -> Result<(), crate::source::SourceError> {
+        let first = self.rules.last_key_value().map_or(1, |(number, _)| number + 1);
+        self.kernel.watch(&settings.rules, first)?;
+        self.rules.extend((first..).zip(settings.rules.iter().cloned()));
+        while self.rules.len() > MOST_RULES {
+            self.rules.pop_first();
+        }
+        self.settings = settings;
+        Ok(())
     }
 
     /// Works until it is told to stop, or the kernel's source fails.
     pub(super) fn work(mut self, commands: &Receiver<Command>) -> Result<(), crate::source::SourceError> {
         let mut events = Vec::new();
         loop {
-            for command in commands.try_iter() {
-                if matches!(command, Command::Stop) {
-                    self.kernel.poll(Duration::ZERO, ROOM, &mut events)?;
-                    events.drain(..).for_each(|event| self.sort(event));
-                    return Ok(());
+            // However many there are: events do not wait for them.
+            let mut newest = None;
+            for command in commands.try_iter().take(MOST_COMMANDS) {
+                match command {
+                    Command::Stop => {
+                        self.kernel.poll(Duration::ZERO, ROOM, &mut events)?;
+                        events.drain(..).for_each(|event| self.sort(event));
+                        return Ok(());
+                    }
+                    Command::Settings { settings, answer } => newest = Some((settings, answer)),
+                    command => self.obey(command),
                 }
-                self.obey(command);
+            }
+            if let Some((settings, answer)) = newest {
+                // It waits for the kernel, some hundredths of a second.
+                let _ = answer.send(self.watch(*settings).map_err(|error| error.to_string()));
             }
             self.kernel.poll(if self.runs.is_empty() { IDLE_BEAT } else { BEAT }, ROOM, &mut events)?;
             let now_ns = proc::monotonic_ns();
@@ -220,12 +248,14 @@ impl<K: Kernel> Dispatcher<K> {
             return;
         }
         let Some(id) = self.members.get(&event.pid).cloned() else {
-            if let Body::Exec(exec) = &event.body {
-                match super::kernel::rule_of(exec) {
+            match &event.body {
+                Body::Exec(exec) => match super::kernel::rule_of(exec) {
                     Some(rule) => self.fits(rule, event),
                     // Of what was let go of in the meantime.
                     None => self.kernel.forget(event.pid),
-                }
+                },
+                Body::Fork { child } => self.kernel.forget(*child),
+                _ => {}
             }
             return;
         };
@@ -262,10 +292,7 @@ impl<K: Kernel> Dispatcher<K> {
     fn fits(&mut self, rule: u32, event: Event) {
         let Body::Exec(exec) = &event.body else { return };
         let pid = event.pid;
-        let rule = usize::try_from(rule)
-            .ok()
-            .and_then(|rule| self.settings.rules.get(rule.checked_sub(1)?))
-            .cloned();
+        let rule = self.rules.get(&rule).cloned();
         let refused = match (&rule, &self.paused) {
             (None, _) => true,
             (_, Some(_)) => true,
@@ -383,8 +410,12 @@ impl<K: Kernel> Dispatcher<K> {
             self.kernel.forget(*pid);
         }
         let (ended_ns, code, signal) = run.ended.unwrap_or_else(|| (proc::monotonic_ns(), None, None));
-        let _ = run.words.send(Word::Over(Ending { ended_ns, code, signal, reason: reason.into() }));
+        // First: it may be concluded at once.
         self.spool.ends(id, run.waiting);
+        if run.words.send(Word::Over(Ending { ended_ns, code, signal, reason: reason.into() })).is_err() {
+            // It could not be recorded, and that has been told.
+            self.spool.done(id);
+        }
     }
 
     /// Probes in interpreters cost every program that runs one: they are let go of when nothing was recorded for a while.
@@ -398,30 +429,29 @@ impl<K: Kernel> Dispatcher<K> {
         }
     }
 
-    /// Ends may have been lost, and processes may have left that are not followed any more. What is gone may have an end that is still on its
-    /// way: only who was gone the last time, too, is taken to be without one.
+    /// Ends may have been lost, processes may have left that are not followed any more, and a recording may have failed.
     fn look_over(&mut self, now_ns: u64) {
-        let is_gone = |pid: &Pid| !proc::is_alive(pid.0);
-        let gone: HashSet<Pid> = self.members.keys().copied().filter(is_gone).collect();
-        for pid in gone.intersection(&self.gone) {
-            let Some(run) = self.members.remove(pid).and_then(|id| self.runs.get_mut(&id)) else { continue };
-            run.members.remove(pid);
-            if *pid == run.plan.root && run.ended.is_none() {
-                run.ended = Some((now_ns, None, None));
+        // What the kernel told of an end may be on its way: who is gone has left when that did not come by the next look.
+        let gone: HashSet<Pid> = self.members.keys().copied().filter(|pid| !proc::is_alive(pid.0)).collect();
+        let before = std::mem::replace(&mut self.gone, gone);
+        for run in self.runs.values_mut() {
+            let left =
+                run.members.iter().copied().filter(|pid| before.contains(pid) && self.gone.contains(pid));
+            for pid in left.collect::<Vec<_>>() {
+                run.members.remove(&pid);
+                self.members.remove(&pid);
+                if pid == run.plan.root && run.ended.is_none() {
+                    run.ended = Some((now_ns, None, None));
+                }
             }
         }
-        self.gone = gone;
+        let broken: Vec<String> =
+            self.runs.iter().filter(|(_, run)| run.inlet.is_closed()).map(|(id, _)| id.clone()).collect();
+        broken.iter().for_each(|id| self.end(id, "broken"));
     }
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Settings { settings, answer } => {
-                let watched = self.kernel.watch(&settings.rules).map_err(|error| error.to_string());
-                if watched.is_ok() {
-                    self.settings = *settings;
-                }
-                let _ = answer.send(watched);
-            }
             Command::Pause(why) => self.paused = why,
             Command::Record { ask, answer } => self.record(*ask, answer),
             Command::LetGo { id, uid, answer } => {
@@ -437,7 +467,8 @@ impl<K: Kernel> Dispatcher<K> {
                 Err(error) => drop(answer.send(Err(error))),
             },
             Command::Figures { answer } => drop(answer.send(self.figures())),
-            Command::Stop => {}
+            // Those are seen to where commands are taken.
+            Command::Settings { .. } | Command::Stop => {}
         }
     }
 

@@ -73,6 +73,11 @@ impl Inlet {
         true
     }
 
+    /// Whether nobody is at the other end any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.lock().closed
+    }
+
     /// Lets the other end look at what was put in.
     pub(super) fn flush(&self) {
         self.0.came.notify_one();
@@ -97,6 +102,13 @@ const fn is_vital(body: &Body) -> bool {
             | Body::Lost { .. }
             | Body::Note { .. }
     )
+}
+
+impl Drop for Feed {
+    /// What nobody will take out is not kept, and nothing more is.
+    fn drop(&mut self) {
+        *self.pipe.lock() = Waiting { closed: true, ..Waiting::default() };
+    }
 }
 
 impl Feed {
@@ -157,6 +169,17 @@ mod tests {
             errno: 0,
         };
         event(body, len)
+    }
+
+    #[test]
+    fn what_nobody_will_take_out_is_not_kept() {
+        let (inlet, feed) = feed(Description { name: "ebpf".into(), unseen: Vec::new() });
+        assert!(inlet.put(output(1 << 20)) && !inlet.is_closed());
+        drop(feed);
+        assert!(inlet.is_closed());
+        assert!(!inlet.put(output(1)));
+        let waiting = inlet.0.lock();
+        assert_eq!((waiting.events.capacity(), waiting.bytes), (0, 0));
     }
 
     #[test]

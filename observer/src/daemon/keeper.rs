@@ -21,12 +21,16 @@ use super::{
     spool::Spool,
 };
 use crate::{
-    session::retain::{Entry, Limits},
+    memory,
+    session::{
+        retain::{Entry, Limits},
+        service,
+    },
     words::units,
 };
 
-/// How often age and free space are looked at when nothing happens.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often count, age and free space are looked at: a disk may fill up in seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the keeper works with, and others look at.
 #[derive(Clone)]
@@ -47,21 +51,33 @@ pub(super) struct Kept {
 pub(super) fn work(outcomes: &Receiver<Outcome>, kept: &Kept, spool: &Spool, commands: &Sender<Command>) {
     let mut paused = false;
     let mut looked = Instant::now();
+    // Sessions that could not be entered in the index, as on a full disk: until they are, nothing would ever remove them.
+    let mut unentered = Vec::new();
     make_room(kept, spool, commands, &mut paused);
+    // Of what it took to start.
+    memory::give_back();
+    let mut busy = false;
     loop {
         match outcomes.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())) {
-            Ok(outcome) => take(outcome, kept, spool),
+            Ok(outcome) => {
+                take(outcome, kept, spool, &mut unentered);
+                busy = true;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if looked.elapsed() >= LOOK_EVERY || paused {
+        if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
+            unentered.retain(|entry| lock(&kept.index).add(entry).is_err());
             make_room(kept, spool, commands, &mut paused);
+            if std::mem::take(&mut busy) {
+                memory::give_back();
+            }
         }
     }
 }
 
-fn take(outcome: Outcome, kept: &Kept, spool: &Spool) {
+fn take(outcome: Outcome, kept: &Kept, spool: &Spool, unentered: &mut Vec<Entry>) {
     match outcome {
         Outcome::Kept { plan, conclusion, over } => {
             let entry = Entry {
@@ -73,9 +89,7 @@ fn take(outcome: Outcome, kept: &Kept, spool: &Spool) {
                 healthy: !conclusion.is_trouble(),
                 pinned: false,
             };
-            if let Err(error) = lock(&kept.index).add(&entry) {
-                tracing::warn!(session = entry.id, "cannot enter a session in the index: {error:#}");
-            }
+            enter(entry, kept, unentered);
             if conclusion.is_trouble() && plan.rule.is_some() {
                 let report = conclusion.report(&plan);
                 kept.promoted.fetch_add(1, Ordering::Relaxed);
@@ -89,8 +103,23 @@ fn take(outcome: Outcome, kept: &Kept, spool: &Spool) {
         Outcome::Dropped { plan } => spool.done(&plan.id),
         Outcome::Failed { plan, why } => {
             tracing::warn!(session = plan.id, pid = plan.root.0, "cannot record: {why}");
+            // What there is of it counts, and goes when its time comes.
+            let path = service::path_of(spool.base(), plan.uid, &plan.id);
+            if let Ok(file) = path.symlink_metadata() {
+                let began_ns = jiff::Timestamp::now().as_nanosecond();
+                let (id, owner, bytes) = (plan.id.clone(), plan.uid, file.len());
+                let entry = Entry { id, owner, path, began_ns, bytes, healthy: false, pinned: false };
+                enter(entry, kept, unentered);
+            }
             spool.done(&plan.id);
         }
+    }
+}
+
+fn enter(entry: Entry, kept: &Kept, unentered: &mut Vec<Entry>) {
+    if let Err(error) = lock(&kept.index).add(&entry) {
+        tracing::warn!(session = entry.id, "cannot enter a session in the index yet: {error:#}");
+        unentered.push(entry);
     }
 }
 

@@ -18,8 +18,9 @@ use crate::{
 pub(super) trait Kernel: Send {
     /// What it is and what it cannot see.
     fn describe(&self) -> Description;
-    /// Replaces the rules by which a program that is executed is followed from then on. A rule is known by its place, from 1.
-    fn watch(&mut self, rules: &[Rule]) -> Result<(), SourceError>;
+    /// Replaces the rules by which a program that is executed is followed from then on. The first is known as `first`, which is not 0, the
+    /// next by the number after that; what the kernel has told already may still name rules before.
+    fn watch(&mut self, rules: &[Rule], first: u32) -> Result<(), SourceError>;
     /// Follows a process of `owner` that is about to execute its command, and all it will start.
     fn follow(&mut self, pid: Pid, owner: u32) -> Result<(), SourceError>;
     /// Takes a running process of `owner` and its descendants; what they are is told as events, but for those in `known`.
@@ -39,9 +40,9 @@ impl Kernel for Ebpf {
         Source::describe(self)
     }
 
-    fn watch(&mut self, rules: &[Rule]) -> Result<(), SourceError> {
+    fn watch(&mut self, rules: &[Rule], first: u32) -> Result<(), SourceError> {
         let rules: Result<Vec<ExecRule>, SourceError> =
-            rules.iter().zip(1..).map(|(rule, id)| exec_rule(rule, id)).collect();
+            rules.iter().zip(first..).map(|(rule, id)| exec_rule(rule, id)).collect();
         Self::watch(self, &rules?)
     }
 

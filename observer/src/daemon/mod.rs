@@ -43,6 +43,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     capability::Capability,
+    memory,
     source::{SourceError, broker::BrokerUrl, ebpf::Ebpf, probe, proc},
 };
 use dispatch::{Command, Dispatcher};
@@ -57,6 +58,11 @@ use spool::Spool;
 
 /// The group whose members see the sessions of everybody.
 const GROUP: &str = "observer";
+/// The kernel's ring: half of what `attach` has, as it is there also when nothing is recorded. It is half full before it is emptied at a
+/// hundred megabytes in a second.
+const RING_BYTES: u32 = 4 << 20;
+/// How long whoever asks for new settings waits until they hold; the service manager hears nothing meanwhile.
+const RELOAD: Duration = Duration::from_secs(2);
 /// A dispatcher that was not seen at work for so long hangs.
 const HANGS_AFTER_NS: u64 = 20_000_000_000;
 
@@ -79,11 +85,12 @@ pub fn run(
     reload: &dyn Fn() -> anyhow::Result<Settings>,
     journal: Journal,
 ) -> anyhow::Result<()> {
+    memory::share_one_heap();
     let started = (jiff::Timestamp::now().to_string(), proc::monotonic_ns());
     let capabilities = probe::machine();
     probe::require_ebpf(&capabilities)?;
     let ports: Vec<u16> = settings.rules.iter().filter_map(|rule| port(rule.broker.as_deref()?)).collect();
-    let kernel = Ebpf::load(store::SNAPLEN, &ports)?;
+    let kernel = Ebpf::load_with(store::SNAPLEN, &ports, RING_BYTES)?;
     let group = Group::from_name(GROUP).ok().flatten().map(|group| group.gid.as_raw());
     let spool = Spool::new(&place.base, group)
         .with_context(|| format!("cannot use {} for sessions", place.base.display()))?;
@@ -211,7 +218,9 @@ async fn steer(
                 if !core.is_well() {
                     anyhow::bail!("the service hangs, or a part of it has ended; see its journal");
                 }
-                notify.alive();
+                if notify.watchdog().is_some() {
+                    notify.alive();
+                }
             }
         }
     }
@@ -226,7 +235,8 @@ async fn settle(
     let settings = reload()?;
     let (answer, answered) = tokio::sync::oneshot::channel();
     commands.send(Command::Settings { settings: Box::new(settings.clone()), answer })?;
-    answered.await?.map_err(anyhow::Error::msg)?;
+    let held = tokio::time::timeout(RELOAD, answered).await;
+    held.context("the rules do not hold yet")??.map_err(anyhow::Error::msg)?;
     kept.set(&settings);
     Ok(())
 }

@@ -16,6 +16,9 @@ use std::{
 
 use sd_notify::NotifyState;
 
+/// How long whoever does not read what they are told is waited for. Nobody who is to be answered waits for them.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Who is told.
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
@@ -85,7 +88,10 @@ impl Notify {
     fn send(&self, states: &[NotifyState<'_>]) {
         let Some(socket) = &self.socket else { return };
         let text: String = states.iter().map(|state| format!("{state}\n")).collect();
-        let sent = UnixDatagram::unbound().and_then(|from| from.send_to_addr(text.as_bytes(), socket));
+        let sent = UnixDatagram::unbound().and_then(|from| {
+            from.set_write_timeout(Some(PATIENCE))?;
+            from.send_to_addr(text.as_bytes(), socket)
+        });
         if let Err(error) = sent {
             tracing::warn!("cannot tell the service manager {:?} at {socket:?}: {error}", text.trim_end());
         }
@@ -105,6 +111,23 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_listen_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let notify = Notify::to(path.as_os_str(), None).unwrap();
+        let most = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // More than a socket holds.
+            (0..most + 3).for_each(|_| notify.alive());
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(60)).expect("it comes back");
+    }
 
     fn received(socket: &UnixDatagram) -> String {
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

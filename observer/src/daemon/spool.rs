@@ -57,8 +57,12 @@ impl Spool {
             let aside = path.with_extension("part");
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-            file.write_all(&json)?;
-            fs::rename(&aside, &path)
+            let written = file.write_all(&json).and_then(|()| fs::rename(&aside, &path));
+            if written.is_err() {
+                // On a full disk even what is empty is in the way of the next look.
+                let _ = fs::remove_file(&aside);
+            }
+            written
         };
         write().map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         Ok(dir)

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod death;
+mod many;
 mod watch;
 
 use std::fs;

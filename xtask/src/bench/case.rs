@@ -40,6 +40,9 @@ pub(super) enum Case {
     /// A session of 1,000,000 events in every format that streams; by no tool but observer
     #[value(name = "export")]
     Export,
+    /// The service over ten minutes: many short workers, then nothing at all; by no tool but observer
+    #[value(name = "service")]
+    Service,
 }
 
 /// One run.
@@ -92,7 +95,7 @@ impl Case {
             Self::Drain => "messages/s",
             Self::Start => "s to ready",
             Self::Flood => "opens/s",
-            Self::Export => "s",
+            Self::Export | Self::Service => "s",
         }
     }
 
@@ -108,7 +111,7 @@ impl Case {
             Self::Drain => drain(lab, tool),
             Self::Start => start(lab, tool),
             Self::Flood => flood(lab, tool),
-            Self::Export => bail!("an export is nothing to watch"),
+            Self::Export | Self::Service => bail!("this is nothing to watch with a tool"),
         }
     }
 }
@@ -120,6 +123,7 @@ impl fmt::Display for Case {
             Self::Start => "start",
             Self::Flood => "flood",
             Self::Export => "export",
+            Self::Service => "service",
         })
     }
 }

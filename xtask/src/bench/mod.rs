@@ -4,11 +4,13 @@
 mod case;
 mod export;
 mod report;
+mod service;
 mod tool;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -42,7 +44,16 @@ pub(crate) struct Args {
     /// How many events the session has that is exported
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
-    /// Print the numbers as JSON instead
+    /// How many short workers the service sees come and go
+    #[arg(long, default_value_t = 1_000)]
+    workers: u32,
+    /// In what time they do (90s, 10m)
+    #[arg(long, default_value = "10m", value_parser = service::span)]
+    over: Duration,
+    /// Measure this observer rather than build one
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Print the numbers as JSON instead, but for those of the service
     #[arg(long)]
     json: bool,
 }
@@ -78,12 +89,19 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     machine::can_observe("bench")?;
     let mut cases = if args.only.is_empty() { Case::value_variants().to_vec() } else { args.only.clone() };
     let exports = cases.contains(&Case::Export);
-    cases.retain(|case| *case != Case::Export);
+    let service = cases.contains(&Case::Service);
+    cases.retain(|case| !matches!(case, Case::Export | Case::Service));
     let mut tools = if args.tools.is_empty() { Tool::value_variants().to_vec() } else { args.tools.clone() };
     tools.retain(|tool| *tool != Tool::Nothing);
     tools.insert(0, Tool::Nothing);
-    let observer = machine::observer()?;
+    let observer = args.binary.clone().map_or_else(machine::observer, Ok)?;
+    if service {
+        service::measure(&observer, args.workers, args.over)?;
+    }
     let exported = if exports { export::measure(&observer, args.events, args.rounds)? } else { Vec::new() };
+    if cases.is_empty() && !exports {
+        return Ok(());
+    }
     if cases.is_empty() {
         return show(&[], &exported, args);
     }
