@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -35,14 +35,18 @@ pub fn rule(module: &str, more: &str) -> String {
 }
 
 impl Daemon {
-    /// Starts it in this folder, which has to be there, with this configuration, and waits until it says that it is ready.
-    pub fn start(folder: &Path, config: &str) -> Result<Self> {
+    /// Starts it in a folder of its own below this one, with this configuration, and waits until it says that it is ready.
+    pub fn start(above: &Path, config: &str) -> Result<Self> {
+        // A configuration that others could change is not followed.
+        let folder = &above.join("service");
+        fs::create_dir_all(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
         fs::write(folder.join("config.toml"), format!("metrics.listen = \"\"\n{config}"))?;
         fs::set_permissions(folder.join("config.toml"), fs::Permissions::from_mode(0o600))?;
         let told = folder.join("notify");
         let _ = fs::remove_file(&told);
         let told = UnixDatagram::bind(&told).context("cannot make a socket to be told on")?;
-        told.set_read_timeout(Some(PATIENCE))?;
+        told.set_read_timeout(Some(Duration::from_millis(100)))?;
         let child = Self::spawn(folder)?;
         let mut daemon = Self { folder: folder.to_owned(), child, told };
         daemon.hear("READY=1")?;
@@ -61,11 +65,9 @@ impl Daemon {
     /// Waits until it says this to whoever started it.
     pub fn hear(&mut self, wanted: &str) -> Result<()> {
         let mut said = [0; 4096];
-        loop {
-            let len = match self.told.recv(&mut said) {
-                Ok(len) => len,
-                Err(error) => bail!("the service did not say {wanted}: {error}; {}", self.log()),
-            };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let len = self.told.recv(&mut said).unwrap_or(0);
             if said[..len].split(|byte| *byte == b'\n').any(|line| line == wanted.as_bytes()) {
                 return Ok(());
             }
@@ -73,6 +75,7 @@ impl Daemon {
                 bail!("the service ended ({status}) before it said {wanted}; {}", self.log());
             }
         }
+        bail!("the service did not say {wanted} in {PATIENCE:?}; {}", self.log())
     }
 
     /// What it wrote.

@@ -309,7 +309,13 @@ impl<K: Kernel> Dispatcher<K> {
         resumed: Option<(store::Reopened, HashSet<Pid>)>,
         begun: Begin,
     ) -> Result<(), String> {
-        let dir = self.spool.open(&plan)?;
+        let dir = match self.spool.open(&plan) {
+            Ok(dir) => dir,
+            Err(why) => {
+                begun(Err(why.clone()));
+                return Err(why);
+            }
+        };
         let (inlet, feed) = feed::feed(self.kernel.describe());
         let (words, heard) = mpsc::channel();
         let vitals = Arc::new(Vitals::default());

@@ -43,6 +43,13 @@ impl Spool {
         // While there is every right to: what is above the directories of users.
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         StateDir::service(base, own.0, own.1, group).map_err(io::Error::other)?;
+        // And they themselves: the group may have come or gone since. What cannot be put right is said when it is needed.
+        for uid in crate::session::service::owners(base) {
+            let gid = crate::session::Owner::of(uid, uid).gid;
+            if let Err(error) = StateDir::service(base, uid, gid, group) {
+                tracing::warn!("{error}");
+            }
+        }
         Ok(Self { base: base.to_owned(), group, ending: Arc::default() })
     }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod death;
+mod hostile;
+mod people;
 mod watch;
 
 use std::fs;
