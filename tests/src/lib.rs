@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod large;
 pub mod machine;
 pub mod observe;
+pub mod person;
 pub mod privilege;
 pub mod proxy;
 pub mod rabbit;

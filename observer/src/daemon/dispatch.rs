@@ -35,9 +35,10 @@ const IDLE_BEAT: Duration = Duration::from_millis(100);
 const ROOM: usize = 16_384;
 /// Commands obeyed between two looks at the kernel.
 const MOST_COMMANDS: usize = 64;
-/// Recordings at one time, and of those that one user asked for.
+/// Recordings at one time, those of one user who is not root, and of those that they asked for.
 const MOST_RECORDINGS: usize = 256;
-const MOST_OF_A_USER: usize = 32;
+const MOST_OF_A_USER: usize = 128;
+const MOST_ASKED_FOR: usize = 32;
 /// What a root leaves running is recorded so much longer.
 const LINGER_NS: u64 = 1_000_000_000;
 /// How often it is looked whether what should run still does: an end may have been lost.
@@ -152,6 +153,8 @@ pub(super) struct Dispatcher<K> {
     refused: u64,
     lost: BTreeMap<String, u64>,
     paused: Option<String>,
+    /// Processes the kernel is to let go of, all together: it takes as long as for one.
+    leaving: Vec<Pid>,
 }
 
 impl<K: Kernel> Dispatcher<K> {
@@ -183,6 +186,7 @@ impl<K: Kernel> Dispatcher<K> {
             refused: 0,
             lost: BTreeMap::new(),
             paused: None,
+            leaving: Vec::new(),
         };
         made.watch(settings)?;
         Ok(made)
@@ -213,7 +217,11 @@ impl<K: Kernel> Dispatcher<K> {
                         return Ok(());
                     }
                     Command::Settings { settings, answer } => newest = Some((settings, answer)),
-                    command => self.obey(command),
+                    command => {
+                        self.obey(command);
+                        // Before the next one may take back whom this one let go of.
+                        self.let_leave();
+                    }
                 }
             }
             if let Some((settings, answer)) = newest {
@@ -229,6 +237,7 @@ impl<K: Kernel> Dispatcher<K> {
             }
             self.runs.values().for_each(|run| run.inlet.flush());
             self.end_what_is_over(now_ns);
+            self.let_leave();
             self.rest_when_idle(now_ns);
             self.alive_ns.store(now_ns, Ordering::Relaxed);
         }
@@ -252,9 +261,9 @@ impl<K: Kernel> Dispatcher<K> {
                 Body::Exec(exec) => match super::kernel::rule_of(exec) {
                     Some(rule) => self.fits(rule, event),
                     // Of what was let go of in the meantime.
-                    None => self.kernel.forget(event.pid),
+                    None => self.leaving.push(event.pid),
                 },
-                Body::Fork { child } => self.kernel.forget(*child),
+                Body::Fork { child } => self.leaving.push(*child),
                 _ => {}
             }
             return;
@@ -284,7 +293,7 @@ impl<K: Kernel> Dispatcher<K> {
             self.members.remove(&pid);
         }
         if became_anothers {
-            self.kernel.forget(pid);
+            self.leaving.push(pid);
         }
     }
 
@@ -296,11 +305,11 @@ impl<K: Kernel> Dispatcher<K> {
         let refused = match (&rule, &self.paused) {
             (None, _) => true,
             (_, Some(_)) => true,
-            _ => self.runs.len() >= MOST_RECORDINGS,
+            _ => self.is_full(owner_of(exec).0),
         };
         let Some(rule) = rule.filter(|_| !refused) else {
             self.refused += 1;
-            self.kernel.forget(pid);
+            self.leaving.push(pid);
             return;
         };
         let begun = plan(&rule, &event, exec).and_then(|plan| self.begin(plan, None, Box::new(|_| {})));
@@ -309,8 +318,20 @@ impl<K: Kernel> Dispatcher<K> {
             Err(why) => {
                 tracing::warn!(pid = pid.0, "cannot record: {why}");
                 self.refused += 1;
-                self.kernel.forget(pid);
+                self.leaving.push(pid);
             }
+        }
+    }
+
+    /// Whether there is no room for one more recording of this user: nobody but root may take all there is.
+    fn is_full(&self, uid: u32) -> bool {
+        let theirs = || self.runs.values().filter(|run| run.plan.uid == uid).count();
+        self.runs.len() >= MOST_RECORDINGS || (uid != 0 && theirs() >= MOST_OF_A_USER)
+    }
+
+    fn let_leave(&mut self) {
+        if !self.leaving.is_empty() {
+            self.kernel.forget(&std::mem::take(&mut self.leaving));
         }
     }
 
@@ -321,7 +342,13 @@ impl<K: Kernel> Dispatcher<K> {
         resumed: Option<(store::Reopened, HashSet<Pid>)>,
         begun: Begin,
     ) -> Result<(), String> {
-        let dir = self.spool.open(&plan)?;
+        let dir = match self.spool.open(&plan) {
+            Ok(dir) => dir,
+            Err(why) => {
+                begun(Err(why.clone()));
+                return Err(why);
+            }
+        };
         let (inlet, feed) = feed::feed(self.kernel.describe());
         let (words, heard) = mpsc::channel();
         let vitals = Arc::new(Vitals::default());
@@ -370,7 +397,7 @@ impl<K: Kernel> Dispatcher<K> {
         let (id, root) = (plan.id.clone(), plan.root);
         if let Err(why) = self.begin(plan, Some((reopened, alive)), Box::new(|_| {})) {
             tracing::warn!(session = id, "cannot go on with the recording: {why}");
-            members.into_iter().for_each(|pid| self.kernel.forget(pid));
+            self.leaving.extend(members);
             return;
         }
         if let Some(run) = self.runs.get_mut(&id) {
@@ -407,11 +434,11 @@ impl<K: Kernel> Dispatcher<K> {
         let Some(run) = self.runs.remove(id) else { return };
         for pid in &run.members {
             self.members.remove(pid);
-            self.kernel.forget(*pid);
         }
+        self.leaving.extend(&run.members);
         let (ended_ns, code, signal) = run.ended.unwrap_or_else(|| (proc::monotonic_ns(), None, None));
         // First: it may be concluded at once.
-        self.spool.ends(id, run.waiting);
+        self.spool.ends(id, run.plan.uid, run.waiting);
         if run.words.send(Word::Over(Ending { ended_ns, code, signal, reason: reason.into() })).is_err() {
             // It could not be recorded, and that has been told.
             self.spool.done(id);
@@ -463,8 +490,11 @@ impl<K: Kernel> Dispatcher<K> {
                         run.waiting.push(answer);
                     }
                 }
-                Err(_) if self.spool.is_ending(&id) => self.spool.ends(&id, vec![answer]),
-                Err(error) => drop(answer.send(Err(error))),
+                Err(error) => {
+                    if let Some(answer) = self.spool.wait(&id, uid, answer) {
+                        let _ = answer.send(Err(error));
+                    }
+                }
             },
             Command::Figures { answer } => drop(answer.send(self.figures())),
             // Those are seen to where commands are taken.
@@ -487,14 +517,18 @@ impl<K: Kernel> Dispatcher<K> {
         }
         if let Some(run) = self.members.get(&pid).and_then(|id| self.runs.get(id)) {
             let name = &run.plan.name;
-            let known = format!(
-                "process {pid} is being recorded already, as session {name}: observer show {name} --follow"
-            );
+            let known = if ask.uid == 0 || run.plan.uid == ask.uid {
+                format!(
+                    "process {pid} is being recorded already, as session {name}: observer show {name} --follow"
+                )
+            } else {
+                format!("process {pid} is being recorded already, for somebody else")
+            };
             return drop(answer.send(Err(known)));
         }
         let theirs =
             self.runs.values().filter(|run| run.plan.rule.is_none() && run.plan.uid == ask.uid).count();
-        if self.runs.len() >= MOST_RECORDINGS || theirs >= MOST_OF_A_USER {
+        if self.is_full(ask.uid) || theirs >= MOST_ASKED_FOR {
             return drop(answer.send(Err("too many recordings are under way; end one of them first".into())));
         }
         let id = match crate::session::new_id() {
@@ -531,7 +565,7 @@ impl<K: Kernel> Dispatcher<K> {
         };
         // Its number may have been given to somebody else's process while it was entered.
         if proc::start_ticks(pid.0) != Some(ask.ticks) {
-            found.into_iter().for_each(|pid| self.kernel.forget(pid));
+            self.leaving.extend(found);
             return drop(answer.send(Err(format!("process {pid} has ended"))));
         }
         let (id, name) = (plan.id.clone(), plan.name.clone());
@@ -551,7 +585,7 @@ impl<K: Kernel> Dispatcher<K> {
             }
             Err(why) => {
                 tracing::warn!("cannot record: {why}");
-                found.into_iter().for_each(|pid| self.kernel.forget(pid));
+                self.leaving.extend(found);
             }
         }
     }
@@ -596,9 +630,7 @@ fn plan(rule: &Rule, event: &Event, exec: &Exec) -> Result<Plan, String> {
         Known::Is(words) | Known::Partial { partial: words, .. } => words.clone(),
         Known::Absent { .. } => Vec::new(),
     };
-    // Somebody who became another user by what they executed: it is that user's.
-    let user = exec.user.get();
-    let owner = user.filter(|user| is_owners(exec, user.uid)).map_or((0, 0), |user| (user.uid, user.gid));
+    let owner = owner_of(exec);
     Ok(Plan {
         id: crate::session::new_id().map_err(|error| format!("cannot name a session: {error}"))?,
         name: rule.session.clone().unwrap_or_else(|| crate::session::name_of(&command)),
@@ -618,6 +650,12 @@ fn plan(rule: &Rule, event: &Event, exec: &Exec) -> Result<Plan, String> {
         firehose: false,
         bodies: false,
     })
+}
+
+/// User and group whose a program that was executed is: of somebody who became another user by that, or got rights, it is root's.
+fn owner_of(exec: &Exec) -> (u32, u32) {
+    let user = exec.user.get().filter(|user| is_owners(exec, user.uid));
+    user.map_or((0, 0), |user| (user.uid, user.gid))
 }
 
 /// Whether a program that was executed is one that its user `uid` may look into: what makes somebody another user, or has rights that

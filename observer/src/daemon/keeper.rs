@@ -199,6 +199,12 @@ impl Kept {
         }
     }
 
+    /// Whether there is a finished session of this id that is this user's, or root asks.
+    pub(super) fn has(&self, id: &str, uid: u32) -> bool {
+        let found = lock(&self.index).get(id);
+        found.is_ok_and(|found| found.is_some_and(|entry| uid == 0 || uid == entry.owner))
+    }
+
     /// What the hooks did.
     pub(super) fn hooks_counted(&self) -> hooks::Counted {
         lock(&self.hooks).counted()

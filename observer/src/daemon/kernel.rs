@@ -25,8 +25,8 @@ pub(super) trait Kernel: Send {
     fn follow(&mut self, pid: Pid, owner: u32) -> Result<(), SourceError>;
     /// Takes a running process of `owner` and its descendants; what they are is told as events, but for those in `known`.
     fn adopt(&mut self, pid: Pid, owner: u32, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError>;
-    /// Lets go of a process.
-    fn forget(&mut self, pid: Pid);
+    /// Lets go of processes: at a time, since it takes as long for one as for many.
+    fn forget(&mut self, pids: &[Pid]);
     /// Waits for events and appends them.
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<(), SourceError>;
     /// What the kernel holds of the programs.
@@ -54,8 +54,8 @@ impl Kernel for Ebpf {
         Self::adopt(self, pid, owner, known)
     }
 
-    fn forget(&mut self, pid: Pid) {
-        Self::forget(self, pid);
+    fn forget(&mut self, pids: &[Pid]) {
+        Self::forget(self, pids);
     }
 
     fn poll(&mut self, wait: Duration, room: usize, out: &mut Vec<Event>) -> Result<(), SourceError> {

@@ -100,6 +100,9 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
     let owner = Owner::of(plan.uid, plan.gid);
     let pulse = Arc::new(Mutex::new(Pulse::default()));
     let mut noticed = Noticed::default();
+    // With every right: what the redactor does not know of it cannot blank.
+    let programs: Vec<_> =
+        resumed.iter().flat_map(|(_, alive)| alive).map(|pid| proc::program(pid.0)).collect();
     let began = owner.assume().map_err(|error| error.to_string()).and_then(|()| {
         let broker = broker(&plan);
         let mut descriptions = vec![feed.describe()];
@@ -110,7 +113,7 @@ fn record(start: Start) -> Result<Option<Outcome>, String> {
                 let header = reopened.resumed.header.clone();
                 noticed = Noticed::before(&plan, &flight, reopened.resumed.last_ns);
                 lock(&pulse).recall(&store::path_of(&dir, &plan));
-                (store::go_on(reopened, &plan, &alive), header)
+                (store::go_on(reopened, &plan, &alive, programs), header)
             }
             None => {
                 let recorder = store::begin(&dir, &plan, header.clone(), &flight);

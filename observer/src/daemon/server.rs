@@ -26,7 +26,7 @@ use super::{
     target,
 };
 use crate::{
-    session::Owner,
+    session::{self, Owner},
     source::broker::{BrokerUrl, ManagementUrl},
 };
 
@@ -35,6 +35,9 @@ const MOST_CLIENTS: usize = 128;
 const MOST_OF_A_USER: usize = 40;
 /// A client that says nothing for so long, and waits for nothing, is hung up on; one that does not take its answer too.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What whoever finds no place is told.
+const NO_SEAT: &[u8] =
+    b"{\"reply\":\"error\",\"message\":\"too many clients are connected; try again in some seconds\"}\n";
 /// How long the dispatcher is waited for.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -97,7 +100,11 @@ impl Service {
                     continue;
                 }
             };
-            let Some(seat) = self.seat(&stream) else { continue };
+            let Some(seat) = self.seat(&stream) else {
+                // In one piece or not at all: nobody is waited for.
+                let _ = stream.try_write(NO_SEAT);
+                continue;
+            };
             let service = Arc::clone(&self);
             tokio::spawn(async move {
                 service.talk(stream, seat.peer).await;
@@ -166,7 +173,10 @@ impl Service {
                 done(self.ask(|answer| Command::LetGo { id, uid: peer.uid, answer }, Some(ANSWER)).await)
             }
             Request::Wait { id } => {
-                done(self.ask(|answer| Command::Wait { id, uid: peer.uid, answer }, None).await)
+                let asked = id.clone();
+                let over = self.ask(|answer| Command::Wait { id: asked, uid: peer.uid, answer }, None).await;
+                // Who comes late finds it concluded.
+                done(if self.kept.has(&id, peer.uid) { Ok(()) } else { over })
             }
             Request::Pin { id, on } => done(self.kept.pin(&id, on, (!peer.sees_all).then_some(peer.uid))),
         }
@@ -258,6 +268,9 @@ fn check(record: Record, peer: Peer) -> Result<Ask, String> {
         if let Some(management) = &record.management {
             ManagementUrl::parse(management, &url).map_err(|error| format!("--management: {error}"))?;
         }
+    }
+    if let Some(name) = &record.name {
+        session::check_name(name).map_err(|error| error.to_string())?;
     }
     let found = target::of_user(record.pid, peer.uid)?;
     let command = if record.held { record.command } else { found.command };

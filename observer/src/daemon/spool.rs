@@ -16,14 +16,17 @@ use crate::session::StateDir;
 /// Where the plans of what is under way are.
 const RUNNING: &str = "running";
 
+/// Whose a recording is that is being concluded, and who waits for that.
+type Ending = (u32, Vec<Answer<()>>);
+
 /// See the module. Copies are the same directory.
 #[derive(Clone)]
 pub(super) struct Spool {
     base: PathBuf,
     /// The group that may read all sessions.
     group: Option<u32>,
-    /// Recordings that are being concluded, and who waits for that.
-    ending: Arc<Mutex<HashMap<String, Vec<Answer<()>>>>>,
+    /// Recordings that are being concluded.
+    ending: Arc<Mutex<HashMap<String, Ending>>>,
 }
 
 impl Spool {
@@ -40,6 +43,13 @@ impl Spool {
         // While there is every right to: what is above the directories of users.
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         StateDir::service(base, own.0, own.1, group).map_err(io::Error::other)?;
+        // And they themselves: the group may have come or gone since. What cannot be put right is said when it is needed.
+        for uid in crate::session::service::owners(base) {
+            let gid = crate::session::Owner::of(uid, uid).gid;
+            if let Err(error) = StateDir::service(base, uid, gid, group) {
+                tracing::warn!("{error}");
+            }
+        }
         Ok(Self { base: base.to_owned(), group, ending: Arc::default() })
     }
 
@@ -91,19 +101,24 @@ impl Spool {
     }
 
     /// A recording is over and will be concluded; who waits for that is told by [`Spool::done`].
-    pub(super) fn ends(&self, id: &str, waiting: Vec<Answer<()>>) {
-        self.lock().entry(id.to_owned()).or_default().extend(waiting);
+    pub(super) fn ends(&self, id: &str, uid: u32, waiting: Vec<Answer<()>>) {
+        self.lock().insert(id.to_owned(), (uid, waiting));
     }
 
-    /// Whether it is being concluded.
-    pub(super) fn is_ending(&self, id: &str) -> bool {
-        self.lock().contains_key(id)
+    /// Has somebody wait for one that is being concluded and is this user's, or root's to ask for; else gives them back.
+    pub(super) fn wait(&self, id: &str, uid: u32, answer: Answer<()>) -> Option<Answer<()>> {
+        match self.lock().get_mut(id) {
+            Some((owner, waiting)) if uid == 0 || *owner == uid => waiting.push(answer),
+            _ => return Some(answer),
+        }
+        None
     }
 
     /// It is concluded.
     pub(super) fn done(&self, id: &str) {
         let _ = fs::remove_file(self.running(id));
-        for answer in self.lock().remove(id).into_iter().flatten() {
+        let waiting = self.lock().remove(id).map(|(_, waiting)| waiting);
+        for answer in waiting.into_iter().flatten() {
             let _ = answer.send(Ok(()));
         }
     }
@@ -112,7 +127,7 @@ impl Spool {
         self.base.join(RUNNING).join(format!("{id}.json"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Answer<()>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Ending>> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -107,12 +107,12 @@ pub(super) fn reopen(dir: &StateDir, plan: &Plan) -> Result<Reopened, SessionErr
     Ok(Reopened { recorder, resumed })
 }
 
-/// Goes on with a session in which `alive` live on: their programs are told to the redactor first, which has to see what they were given
+/// Goes on with a session in which `alive` live on: their `programs` are told to the redactor first, which has to see what they were given
 /// before anything that could hold a secret of it; then that nobody watched in between.
-pub(super) fn go_on(reopened: Reopened, plan: &Plan, alive: &HashSet<Pid>) -> Recorder {
+pub(super) fn go_on(reopened: Reopened, plan: &Plan, alive: &HashSet<Pid>, programs: Vec<Event>) -> Recorder {
     let Reopened { recorder, resumed } = reopened;
     let mut recorder = recorder.with_masker(masker(plan));
-    recorder.learn(alive.iter().map(|pid| proc::program(pid.0)));
+    recorder.learn(programs);
     let mut gone: Vec<Pid> =
         resumed.alive.iter().map(|before| before.pid).filter(|pid| !alive.contains(pid)).collect();
     // So young that the session does not know it.

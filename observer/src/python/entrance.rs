@@ -12,7 +12,6 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    fs::File,
     path::Path,
 };
 
@@ -26,7 +25,11 @@ use object::{
     ReadCache, RelocationTarget, SectionKind, read::elf::ElfFile64,
 };
 
-use super::layout::{COOKIE, DEBUG_OFFSETS_LEN, Layout};
+use super::{
+    installed::MOST_BYTES,
+    layout::{COOKIE, DEBUG_OFFSETS_LEN, Layout},
+    plain,
+};
 
 /// What every import statement passes through, in every CPython since 3.3: exported, so it tells CPython from the rest.
 pub const IMPORT: &str = "PyImport_ImportModuleLevelObject";
@@ -99,7 +102,7 @@ struct Image {
 /// # Errors
 /// When there are none, and why.
 pub fn find(path: &Path, minor: Option<u32>) -> Result<Entrance, NoEntrance> {
-    let file = File::open(path).map_err(|_| NoEntrance::NotElf)?;
+    let file = plain::open(path, MOST_BYTES).map_err(|_| NoEntrance::NotElf)?;
     let data = ReadCache::new(file);
     let elf = ElfFile64::<Endianness, _>::parse(&data).map_err(|_| NoEntrance::NotElf)?;
     if elf.architecture() != Architecture::X86_64 {

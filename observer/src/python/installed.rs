@@ -13,7 +13,7 @@ use object::{
     read::elf::{Dyn as _, ElfFile64, FileHeader as _, SectionHeader as _},
 };
 
-use super::entrance::IMPORT;
+use super::{entrance::IMPORT, plain};
 
 /// Where the dynamic linker looks last.
 const LIBRARIES: [&str; 6] = [
@@ -24,6 +24,9 @@ const LIBRARIES: [&str; 6] = [
     "/usr/local/lib",
     "/usr/lib",
 ];
+/// No executable or library of an interpreter is larger, and no text that configures one.
+pub(super) const MOST_BYTES: u64 = 256 << 20;
+const MOST_TEXT_BYTES: u64 = 64 << 10;
 /// Directories of PATH, and entries of directories, that are looked at.
 const MAX_DIRECTORIES: usize = 64;
 const MAX_ENTRIES: usize = 1_000;
@@ -59,7 +62,7 @@ pub fn may_be_python(path: &str) -> bool {
 
 /// The file that holds the interpreter's code: `real` itself, or the `libpython` it is linked with. Both are paths inside `root`.
 pub fn holder(real: &Path, root: &Path) -> Option<PathBuf> {
-    let data = ReadCache::new(File::open(inside(root, real)).ok()?);
+    let data = ReadCache::new(plain::open(&inside(root, real), MOST_BYTES).ok()?);
     let elf = ElfFile64::<Endianness, _>::parse(&data).ok()?;
     if elf.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok(IMPORT)) {
         return Some(real.to_owned());
@@ -105,7 +108,7 @@ fn dynamic<'data, R: object::ReadRef<'data>>(
 pub fn virtual_env(started: &Path, root: &Path) -> Option<VirtualEnv> {
     let bin = started.parent()?;
     [Some(bin), bin.parent()].into_iter().flatten().find_map(|dir| {
-        let text = fs::read_to_string(inside(root, &dir.join("pyvenv.cfg"))).ok()?;
+        let text = plain::text(&inside(root, &dir.join("pyvenv.cfg")), MOST_TEXT_BYTES).ok()?;
         let value = |key: &str| {
             text.lines()
                 .filter_map(|line| line.split_once('='))

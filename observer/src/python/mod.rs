@@ -7,6 +7,7 @@ pub mod installed;
 pub mod interpreter;
 pub mod layout;
 pub mod naming;
+mod plain;
 pub mod registry;
 pub mod stdlib;
 pub mod traceback;

@@ -1,6 +1,7 @@
 //! Whose files a thread works on. What the service records is read from, and written to, places that its owner controls: the threads that do
 //! so have the owner's rights to files, and no others. Knows users and threads; nothing of sessions.
 
+use caps::CapSet;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setfsgid, setfsuid};
 use std::{ffi::CString, io};
 
@@ -26,8 +27,9 @@ impl Owner {
     }
 
     /// Gives the calling thread, and those it will start, this user's rights to files for good: owner of what is created, and allowed what
-    /// that user is allowed. Everything but files stays as it was, so the user may not signal or trace the thread. `credentials(7)`:
-    /// "filesystem user ID"; leaving user 0 takes the capabilities that override file permissions from the effective set.
+    /// that user is allowed. Nothing else changes hands, so the user may not signal or trace the thread. `credentials(7)`: "filesystem user ID".
+    /// But for user 0 it has no capability in effect any more: with CAP_SYS_PTRACE, paths through `/proc/PID/root`, `cwd` and `fd` would lead past
+    /// directories that are closed to the user.
     ///
     /// # Errors
     /// When the kernel refuses; the thread must then touch no file.
@@ -49,6 +51,9 @@ impl Owner {
         setfsuid(Uid::from_raw(self.uid));
         if setfsuid(Uid::from_raw(self.uid)).as_raw() != self.uid {
             return Err(refused("identity"));
+        }
+        if self.uid != 0 {
+            caps::clear(None, CapSet::Effective).map_err(io::Error::other)?;
         }
         Ok(())
     }

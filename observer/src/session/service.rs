@@ -62,8 +62,12 @@ impl StateDir {
         let above = right_dir(&root, OsStr::new(USERS), (own, group), listed).map_err(failed(&users))?;
         let (name, mode) = (uid.to_string(), if group.is_some() { 0o2750 } else { 0o700 });
         let owner = (uid, group.unwrap_or(gid));
-        make_as(&above, OsStr::new(&name), Owner { uid, gid, groups: vec![gid] }).map_err(failed(&path))?;
-        right_dir(&above, OsStr::new(&name), (uid, Some(owner.1)), mode).map_err(failed(&path))?;
+        // As it is to be from the first moment on: who gave up its rights cannot put it right.
+        let made = Mode::from_bits_truncate(mode & 0o777);
+        make_as(&above, OsStr::new(&name), made, Owner { uid, gid, groups: vec![gid] })
+            .map_err(failed(&path))?;
+        // Without one its group has no right to it, whichever that is.
+        right_dir(&above, OsStr::new(&name), (uid, group), mode).map_err(failed(&path))?;
         let file_mode = if group.is_some() { 0o640 } else { 0o600 };
         Ok(Self::at(base.join(USERS).join(name), owner, file_mode))
     }
@@ -83,13 +87,13 @@ fn make(above: &File, name: &OsStr, mode: Mode) -> io::Result<()> {
 
 /// Makes a user's directory where only root may make one: as that user, so that it is theirs from the first moment on and nothing has to be
 /// given away, with no more than the right to write in the directory above.
-fn make_as(above: &File, name: &OsStr, owner: Owner) -> io::Result<()> {
+fn make_as(above: &File, name: &OsStr, mode: Mode, owner: Owner) -> io::Result<()> {
     let made = thread::scope(|scope| {
         let making = scope.spawn(|| {
             owner.assume()?;
             // Leaving root took it from this thread. Who has none to take back may write there anyway, or is told so.
             let _ = caps::raise(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE);
-            make(above, name, Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IXGRP)
+            make(above, name, mode)
         });
         making.join()
     });
@@ -130,6 +134,12 @@ pub(super) fn places(base: &Path, uid: u32) -> Vec<Place> {
         directories.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     uids.sort_unstable();
     uids.into_iter().map(place).collect()
+}
+
+/// The users there are directories for.
+pub fn owners(base: &Path) -> Vec<u32> {
+    let owners = places(base, 0).into_iter().filter_map(|place| place.owner);
+    owners.filter(|uid| base.join(USERS).join(uid.to_string()).is_dir()).collect()
 }
 
 /// Where the session of this id, of user `owner`, lies.

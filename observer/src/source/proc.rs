@@ -131,19 +131,20 @@ pub fn is_alive(pid: u32) -> bool {
     !matches!(state(pid), None | Some('Z' | 'X'))
 }
 
-/// The four user ids of a process: real, effective, saved, and that of its files (`proc_pid_status(5)`).
-pub fn user_ids(pid: u32) -> Option<[u32; 4]> {
+/// The four user or group ids of a process: real, effective, saved, and that of its files (`proc_pid_status(5)`, `Uid` and `Gid`).
+fn ids(pid: u32, field: &str) -> Option<[u32; 4]> {
     let ids: Vec<u32> =
-        status_field(pid, "Uid")?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
+        status_field(pid, field)?.split_whitespace().filter_map(|id| id.parse().ok()).collect();
     ids.try_into().ok()
 }
 
 /// Whether a process is one that this user may look into, as the kernel has it for tracing (`ptrace(2)`, "Ptrace access mode checking"): all
-/// four of its user ids are theirs, and so is its directory in `/proc`, which it is not when it is not dumpable.
+/// four of its user ids are theirs, its group ids are one, and its directory in `/proc` is theirs, which it is not when it is not dumpable.
 pub fn is_of(pid: u32, uid: u32) -> bool {
     let directory = fs::metadata(format!("/proc/{pid}"));
     directory.is_ok_and(|directory| directory.uid() == uid)
-        && user_ids(pid).is_some_and(|ids| ids.iter().all(|id| *id == uid))
+        && ids(pid, "Uid").is_some_and(|ids| ids.iter().all(|id| *id == uid))
+        && ids(pid, "Gid").is_some_and(|[gid, others @ ..]| others.iter().all(|id| *id == gid))
 }
 
 /// The name of a process (`comm`).

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod death;
+mod hostile;
 mod many;
+mod people;
 mod watch;
 
 use std::fs;

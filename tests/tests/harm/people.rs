@@ -6,52 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use tests::person::Person;
 use tests::privilege::lacking;
 use tests::scene::{Scene, written};
 use tests::target;
 
 use super::{PYTHON, script};
-
-/// A user of the test's own, with a group besides the primary one. Gone when dropped.
-struct Person {
-    name: String,
-    uid: u32,
-    gid: u32,
-}
-
-impl Person {
-    fn new(scene: &Scene, name: &str) -> Self {
-        let home = scene.path("home");
-        let name = format!("{name}{}", std::process::id());
-        let added = Command::new("useradd")
-            .args(["--create-home", "--groups", "games", "--home-dir"])
-            .arg(&home)
-            .arg(&name)
-            .output();
-        let added = added.unwrap();
-        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-        let facts = fs::metadata(&home).unwrap();
-        Self { name, uid: facts.uid(), gid: facts.gid() }
-    }
-
-    fn ids(&self) -> String {
-        let output = Command::new("id").args(["-G", &self.name]).output().unwrap();
-        let mut groups: Vec<u32> = String::from_utf8(output.stdout)
-            .unwrap()
-            .split_whitespace()
-            .map(|id| id.parse().unwrap())
-            .collect();
-        groups.sort_unstable();
-        format!("{groups:?}")
-    }
-}
-
-impl Drop for Person {
-    fn drop(&mut self) {
-        let removed = Command::new("userdel").arg(&self.name).output();
-        assert!(removed.is_ok_and(|output| output.status.success()) || std::thread::panicking());
-    }
-}
 
 fn assert_runs_as(standing: &Value, person: &Person, home: &Path) {
     let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
@@ -64,7 +24,7 @@ fn assert_runs_as(standing: &Value, person: &Person, home: &Path) {
         .map(|id| id.parse().unwrap())
         .collect();
     groups.sort_unstable();
-    assert_eq!(format!("{groups:?}"), person.ids());
+    assert_eq!(groups, person.groups().unwrap());
     assert_eq!(standing["status"]["CapEff"], "0000000000000000");
     let hex = standing["environment"].as_str().unwrap();
     let bytes: Vec<u8> =
@@ -90,8 +50,8 @@ fn under_sudo_the_command_runs_as_who_called_it_and_the_session_is_theirs() {
         return;
     }
     let scene = Scene::new().unwrap();
-    let person = Person::new(&scene, "obssudo");
-    let home = scene.path("home");
+    let person = Person::new(&scene, "obssudo").unwrap();
+    let home = person.home.clone();
     let file = scene.path("standing.json");
     let observed = Command::new(target::observer().unwrap())
         .args(["attach", "--name", "mine", "--quiet", "--", PYTHON, "-I", &script("standing.py")])
@@ -123,7 +83,7 @@ fn a_command_can_be_run_as_another_user() {
         return;
     }
     let scene = Scene::new().unwrap();
-    let person = Person::new(&scene, "obsuser");
+    let person = Person::new(&scene, "obsuser").unwrap();
     let file = scene.path("standing.json");
     let run = |wanted: &str, name: &str| {
         let mut observed = scene.attach(name).unwrap();
@@ -133,7 +93,7 @@ fn a_command_can_be_run_as_another_user() {
     for (name, wanted) in [("by-name", person.name.clone()), ("by-id", person.uid.to_string())] {
         let observed = run(&wanted, name);
         assert!(observed.status.success(), "{}", String::from_utf8_lossy(&observed.stderr));
-        assert_runs_as(&written(&file).unwrap(), &person, &scene.path("home"));
+        assert_runs_as(&written(&file).unwrap(), &person, &person.home);
         fs::remove_file(&file).unwrap();
     }
     let unknown = run("no-such-user-here", "unknown");
@@ -167,7 +127,7 @@ fn under_a_real_sudo_the_command_runs_in_its_callers_environment() {
         return;
     }
     let scene = Scene::new().unwrap();
-    let person = Person::new(&scene, "sudoer");
+    let person = Person::new(&scene, "sudoer").unwrap();
     let _leave = Sudoer::new(&person);
     // What sudo resets (a virtual environment's PATH above all) is the caller's again; what was given to sudo itself counts.
     let output = Command::new("runuser")

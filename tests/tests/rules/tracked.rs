@@ -25,7 +25,7 @@ fn who_is_forgotten_is_not_told_of_any_more() {
         watch.until("its exec", |event| event.pid.0 == pid && matches!(event.body, Body::Exec(_)));
         assert!(watch.ebpf.tracked().contains(&Pid(pid)));
     }
-    watch.ebpf.forget(Pid(forgotten.pid()));
+    watch.ebpf.forget(&[Pid(forgotten.pid())]);
     assert_eq!(watch.ebpf.tracked(), [Pid(kept.pid())]);
     watch.settle(&place);
     watch.events.clear();

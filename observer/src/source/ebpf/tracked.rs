@@ -13,6 +13,18 @@ use crate::{
     source::{SourceError, proc},
 };
 
+/// Processes that a user has adopted at a time.
+const MOST_ADOPTED: usize = 1_000;
+
+/// Why a process cannot be tracked that is not there, or not who it is to be for: the words are the same.
+fn gone(pid: u32) -> SourceError {
+    SourceError {
+        attempted: format!("cannot attach to process {pid}"),
+        answer: "no such process".into(),
+        next: "find it with `pgrep -af dramatiq`".into(),
+    }
+}
+
 /// Returns when every program of ours that was running has ended. They run where the kernel's RCU waits for them, and so does this call
 /// (kernel/sched/membarrier.c, MEMBARRIER_CMD_GLOBAL). Where it is refused (nohz_full) they are done in a millisecond all the same.
 fn wait_for_programs() {
@@ -29,10 +41,16 @@ impl Ebpf {
     /// kernel half lets go of it, and nothing it does from then on is told.
     ///
     /// # Errors
-    /// When the kernel's table is full.
+    /// When it is not that user's, or the kernel's table is full.
     pub fn follow(&mut self, pid: Pid, owner: u32) -> Result<(), SourceError> {
         self.track(pid.0, owner)?;
-        self.track_thread(pid.0, 1)
+        self.track_thread(pid.0, 1)?;
+        // After: what it executes from now on the kernel half looks at, but it may have executed something else before.
+        if owner != 0 && !proc::is_of(pid.0, owner) {
+            self.forget(&[pid]);
+            return Err(gone(pid.0));
+        }
+        Ok(())
     }
 
     /// Takes a running process and its descendants. What they already are is read from `/proc`.
@@ -48,10 +66,10 @@ impl Ebpf {
 
     /// Takes a running process and its descendants as [`Ebpf::attach`] does, all of which are returned, but tells nothing of what those in
     /// `known` already are: for whoever has recorded them before. With an `owner` other than root, as [`Ebpf::follow`]: what of them is not
-    /// that user's is passed over.
+    /// that user's is passed over, and there may be no more than 1,000: to read what they are takes time, which is everybody's.
     ///
     /// # Errors
-    /// As [`Ebpf::attach`].
+    /// As [`Ebpf::attach`], and when `root` is not that user's, or they are too many.
     pub fn adopt(&mut self, root: Pid, owner: u32, known: &HashSet<Pid>) -> Result<Vec<Pid>, SourceError> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
@@ -76,19 +94,27 @@ impl Ebpf {
             if tids.is_empty() {
                 let _ = self.programs.processes.remove(&pid);
                 if pid == root.0 {
-                    return Err(SourceError {
-                        attempted: format!("cannot attach to process {pid}"),
-                        answer: "no such process".into(),
-                        next: "find it with `pgrep -af dramatiq`".into(),
-                    });
+                    return Err(gone(pid));
                 }
                 continue;
             }
             let past = if known.contains(&Pid(pid)) { Vec::new() } else { proc::past(pid, &mut self.pipes) };
             // Last, too: it may have become another user's while it was read.
             if owner != 0 && !proc::is_of(pid, owner) {
-                self.forget(Pid(pid));
+                self.forget(&[Pid(pid)]);
+                if pid == root.0 {
+                    return Err(gone(pid));
+                }
                 continue;
+            }
+            if owner != 0 && found.len() >= MOST_ADOPTED {
+                found.push(Pid(pid));
+                self.forget(&found);
+                return Err(SourceError {
+                    attempted: format!("cannot attach to process {}", root.0),
+                    answer: format!("it has more than {MOST_ADOPTED} descendants"),
+                    next: "attach to one of them".into(),
+                });
             }
             queue.extend(proc::children(pid).into_iter().map(|child| (child, Some(pid))));
             found.push(Pid(pid));
@@ -129,23 +155,29 @@ impl Ebpf {
         Ok(())
     }
 
-    /// Takes a process out of the kernel's tables with its threads: nothing more of it is recorded. Its children stay tracked, what it starts
-    /// from here on is not, unless by a rule; and what the kernel has told already comes yet. Takes the kernel some hundredths of a second.
-    pub fn forget(&mut self, pid: Pid) {
-        let _ = self.programs.processes.remove(&pid.0);
+    /// Takes processes out of the kernel's tables with their threads: nothing more of them is recorded. Their children stay tracked, what they
+    /// start from here on is not, unless by a rule; and what the kernel has told already comes yet. Takes the kernel some hundredths of a
+    /// second, however many they are.
+    pub fn forget(&mut self, pids: &[Pid]) {
+        for pid in pids {
+            let _ = self.programs.processes.remove(&pid.0);
+        }
         // A thread that is made just now is entered yet; after this no other will be.
         wait_for_programs();
-        let mut gone = HashSet::new();
-        loop {
-            let new: Vec<u32> = proc::threads(pid.0).into_iter().filter(|tid| gone.insert(*tid)).collect();
-            if new.is_empty() {
-                break;
+        for pid in pids {
+            let mut gone = HashSet::new();
+            loop {
+                let new: Vec<u32> =
+                    proc::threads(pid.0).into_iter().filter(|tid| gone.insert(*tid)).collect();
+                if new.is_empty() {
+                    break;
+                }
+                for tid in new {
+                    let _ = self.programs.threads.remove(&tid);
+                }
             }
-            for tid in new {
-                let _ = self.programs.threads.remove(&tid);
-            }
+            self.states.remove(&pid.0);
         }
-        self.states.remove(&pid.0);
     }
 
     /// The processes in the kernel's table, in no order.
