@@ -188,7 +188,7 @@ mod tests {
         session::{Invoker, Recorder, Redactor, StateDir},
     };
 
-    fn count(path: &std::path::Path, sql: &str) -> i64 {
+    fn count(path: &Path, sql: &str) -> i64 {
         rusqlite::Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_thread_with_another_identity_reads_only_what_that_user_may() {
-        if !nix::unistd::geteuid().is_root() {
+        if !geteuid().is_root() {
             eprintln!("not run: only root can take another identity");
             return;
         }
