@@ -38,6 +38,7 @@ fn killed_twenty_times_it_goes_on_each_time_and_marks_the_gap() {
             .arg(tests::target::folder().join("send.py"))
             .args([&format!("{module}:count_words"), count, "needle"])
             .current_dir(scene.path(""))
+            .env("PYTHONPATH", scene.path(""))
             .env("BROKER_URL", broker.url())
             .output()
             .unwrap();
