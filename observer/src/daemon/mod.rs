@@ -58,9 +58,6 @@ use spool::Spool;
 
 /// The group whose members see the sessions of everybody.
 const GROUP: &str = "observer";
-/// The kernel's ring: half of what `attach` has, as it is there also when nothing is recorded. It is half full before it is emptied at a
-/// hundred megabytes in a second.
-const RING_BYTES: u32 = 4 << 20;
 /// How long whoever asks for new settings waits until they hold; the service manager hears nothing meanwhile.
 const RELOAD: Duration = Duration::from_secs(2);
 /// A dispatcher that was not seen at work for so long hangs.
@@ -90,7 +87,7 @@ pub fn run(
     let capabilities = probe::machine();
     probe::require_ebpf(&capabilities)?;
     let ports: Vec<u16> = settings.rules.iter().filter_map(|rule| port(rule.broker.as_deref()?)).collect();
-    let kernel = Ebpf::load_with(store::SNAPLEN, &ports, RING_BYTES)?;
+    let kernel = Ebpf::load(store::SNAPLEN, &ports)?;
     let group = Group::from_name(GROUP).ok().flatten().map(|group| group.gid.as_raw());
     let spool = Spool::new(&place.base, group)
         .with_context(|| format!("cannot use {} for sessions", place.base.display()))?;

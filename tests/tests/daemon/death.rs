@@ -39,6 +39,7 @@ fn killed_twenty_times_it_goes_on_each_time_and_marks_the_gap() {
             .args([&format!("{module}:count_words"), count, "needle"])
             .env("PYTHONPATH", scene.path(""))
             .current_dir(scene.path(""))
+            .env("PYTHONPATH", scene.path(""))
             .env("BROKER_URL", broker.url())
             .output()
             .unwrap();

@@ -34,7 +34,6 @@ use crate::{
 };
 
 const VITAL_SIZE: u32 = 2 * 1024 * 1024;
-/// Bytes of the ring for what may be lost, as long as nothing else is said.
 const BULK_SIZE: u32 = 8 * 1024 * 1024;
 /// How often threads are looked over for calls that do not return, and processes for being stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -76,15 +75,7 @@ impl Ebpf {
     /// # Errors
     /// When the kernel refuses a program, lacks BTF, or we lack the right; the text says which.
     pub fn load(snaplen: u64, ports: &[u16]) -> Result<Self, SourceError> {
-        Self::load_with(snaplen, ports, BULK_SIZE)
-    }
-
-    /// [`Ebpf::load`], with a ring of `bulk_bytes` for what may be lost, a power of two of pages: it is mapped twice, and resident.
-    ///
-    /// # Errors
-    /// As [`Ebpf::load`].
-    pub fn load_with(snaplen: u64, ports: &[u16], bulk_bytes: u32) -> Result<Self, SourceError> {
-        let mut programs = Programs::load(snaplen.min(SNAPLEN_MAX), bulk_bytes)?;
+        let mut programs = Programs::load(snaplen.min(SNAPLEN_MAX))?;
         for port in ports.iter().chain([&AMQP_PORT, &NAME_SERVER_PORT]) {
             programs.ports.insert(port, 1, 0).map_err(|answer| SourceError {
                 attempted: format!("cannot enter broker port {port}"),

@@ -175,7 +175,7 @@ fn watched() -> [u64; WATCHED_WORDS] {
 
 impl Programs {
     /// Loads and attaches everything. Nothing is recorded until a process is entered in `processes`.
-    pub(super) fn load(snaplen: u64, bulk_bytes: u32) -> Result<Self, SourceError> {
+    pub(super) fn load(snaplen: u64) -> Result<Self, SourceError> {
         let kernel = Plain(kernel()?);
         let Kernel { task_cgroups, css_set_cgroup, cgroup_node, node_name, node_parent, .. } = kernel.0;
         let cgroups = ![task_cgroups, css_set_cgroup, cgroup_node, node_name, node_parent].contains(&ABSENT);
@@ -187,7 +187,8 @@ impl Programs {
             pad: 0,
             watched: watched(),
         });
-        let settings = Plain(Settings { snaplen, vital_size: super::VITAL_SIZE, bulk_size: bulk_bytes });
+        let settings =
+            Plain(Settings { snaplen, vital_size: super::VITAL_SIZE, bulk_size: super::BULK_SIZE });
         let next = "see `observer doctor`";
         let mut ebpf = EbpfLoader::new()
             // Offsets come from our own scan: a full parse of the kernel's types costs more than all the rest of the start.
@@ -196,7 +197,7 @@ impl Programs {
             .override_global("PROCESSOR", &processor, true)
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("VITAL", super::VITAL_SIZE)
-            .map_max_entries("BULK", bulk_bytes)
+            .map_max_entries("BULK", super::BULK_SIZE)
             .load(&OBJECT.0)
             .map_err(|answer| error("cannot load the eBPF object", chain(&answer), next))?;
 
