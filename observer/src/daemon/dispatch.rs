@@ -185,11 +185,17 @@ impl<K: Kernel> Dispatcher<K> {
     pub(super) fn work(mut self, commands: &Receiver<Command>) -> Result<(), crate::source::SourceError> {
         let mut events = Vec::new();
         loop {
+            let mut let_go = Vec::new();
             for command in commands.try_iter() {
                 if matches!(command, Command::Stop) {
                     self.kernel.poll(Duration::ZERO, ROOM, &mut events)?;
                     events.drain(..).for_each(|event| self.sort(event));
                     return Ok(());
+                }
+                // What happened until it was asked for is recorded first.
+                if matches!(command, Command::LetGo { .. }) {
+                    let_go.push(command);
+                    continue;
                 }
                 self.obey(command);
                 self.let_leave();
@@ -202,6 +208,7 @@ impl<K: Kernel> Dispatcher<K> {
                 self.sort(event);
             }
             self.runs.values().for_each(|run| run.inlet.flush());
+            let_go.into_iter().for_each(|command| self.obey(command));
             self.end_what_is_over(now_ns);
             self.let_leave();
             self.rest_when_idle(now_ns);
@@ -350,13 +357,14 @@ impl<K: Kernel> Dispatcher<K> {
                 && proc::started_ns(pid.0).is_some_and(|started_ns| started_ns <= last_ns + TICK_NS)
         };
         let mut alive: HashSet<Pid> = before.filter(is_same).collect();
+        // Of what had just begun, the session may know nothing yet.
         let root_lives =
-            alive.contains(&plan.root) && proc::start_ticks(plan.root.0) == Some(plan.root_ticks);
+            target::of_user(plan.root.0, plan.uid).is_ok_and(|found| found.ticks == plan.root_ticks);
         if !root_lives {
             alive.clear();
         }
         let mut members = HashSet::new();
-        for pid in &alive {
+        for pid in alive.iter().chain(root_lives.then_some(&plan.root).filter(|root| !alive.contains(root))) {
             match self.kernel.adopt(*pid, plan.uid, &alive) {
                 Ok(found) => members.extend(found),
                 Err(error) => tracing::warn!(pid = pid.0, "cannot go on with a process: {error}"),
