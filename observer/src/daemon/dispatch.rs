@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     capability::Capability,
-    event::{Body, Event, Exec, Known, Pid},
+    event::{Body, Event, Exec, Known, Origin, Pid},
     session::Ending,
     source::{ebpf::ProgramFacts, proc},
 };
@@ -246,7 +246,10 @@ impl<K: Kernel> Dispatcher<K> {
                 run.members.insert(*child);
                 self.members.insert(*child, id);
             }
-            Body::Exec(exec) => leaves = !is_owners(exec, run.plan.uid),
+            // What a process was when it was adopted is read from /proc, and was looked at there: it does not say everything.
+            Body::Exec(exec) => {
+                leaves = event.observed_from != Origin::Proc && !is_owners(exec, run.plan.uid);
+            }
             Body::Exit { code, signal, .. } => {
                 leaves = true;
                 if event.pid == run.plan.root {

@@ -34,8 +34,8 @@ const SI_KERNEL: i32 = 0x80;
 const GRACE_NS: u64 = 10_000_000_000;
 /// How long to wait for word whether a signal reached the command without us.
 const HEARSAY: Duration = Duration::from_millis(120);
-/// The same, when it comes by way of a session: what the service has seen is written within 100 ms.
-const HEARSAY_OF_SESSION: Duration = Duration::from_millis(300);
+/// The same, when it comes by way of a session: what the service has seen is written within 100 ms, and read after that.
+const HEARSAY_OF_SESSION: Duration = Duration::from_millis(800);
 /// How often a process that is not our child is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
