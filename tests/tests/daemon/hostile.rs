@@ -149,10 +149,13 @@ fn thousands_of_connections_of_one_user_and_one_who_does_not_read_leave_room_for
     let module = module(&scene.path(""), "hoard", "import not_to_be_found\n");
     let daemon = Daemon::start(&scene.path(""), &rule(&module, "")).unwrap();
     let before = rss_bytes(&daemon);
+    let mute = knocks(&daemon, &one, &["mute"]).spawn().unwrap();
+    deadline::until("it is connected", LIMIT, || {
+        (daemon.status().ok()?["clients"].as_u64()? > 1).then_some(())
+    });
     // One client of ours has more than a thousand descriptors only if it may.
     let mut hoards: Vec<Child> =
         (0..4).map(|_| knocks(&daemon, &one, &["hoard", "900"]).spawn().unwrap()).collect();
-    let mute = knocks(&daemon, &one, &["mute"]).spawn().unwrap();
     for hoard in &mut hoards {
         let mut line = String::new();
         BufReader::new(hoard.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
