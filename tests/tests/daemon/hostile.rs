@@ -194,7 +194,7 @@ fn thousands_of_random_requests_do_nothing() {
     let before = rss_bytes(&daemon);
     let clients: Vec<Child> = ["1", "2", "3"]
         .iter()
-        .map(|seed| knocks(&daemon, &one, &["fuzz", seed, "3000"]).spawn().unwrap())
+        .map(|seed| knocks(&daemon, &one, &["fuzz", seed, "1000"]).spawn().unwrap())
         .collect();
     for client in clients {
         let output = client.wait_with_output().unwrap();
@@ -202,7 +202,7 @@ fn thousands_of_random_requests_do_nothing() {
         let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
         let kinds: Vec<&String> = counts.as_object().unwrap().keys().collect();
         assert!(kinds.iter().all(|kind| ["error", "status", "hung up"].contains(&kind.as_str())), "{counts}");
-        assert!(counts["error"].as_u64() > Some(1000) && counts["status"].as_u64() > Some(10), "{counts}");
+        assert!(counts["error"].as_u64() > Some(300) && counts["status"].as_u64() > Some(10), "{counts}");
     }
     assert_eq!(daemon.status().unwrap()["begun"], 1, "that beside it");
     assert!(!daemon.base().join("users").join(one.uid.to_string()).exists());
