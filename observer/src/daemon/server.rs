@@ -28,6 +28,7 @@ use super::{
 use crate::{
     session::{self, Owner},
     source::broker::{BrokerUrl, ManagementUrl},
+    words::escape::escape,
 };
 
 /// Connections at one time, and of one user.
@@ -144,6 +145,11 @@ impl Service {
                     (refused(format!("a request has at most {MOST_LINE} bytes")), false)
                 }
                 Err(LinesCodecError::Io(_)) => return,
+            };
+            // It may quote what was asked, and is printed.
+            let reply = match reply {
+                Reply::Error { message } => Reply::Error { message: escape(&message) },
+                reply => reply,
             };
             let Ok(reply) = serde_json::to_string(&reply) else { return };
             if !matches!(timeout(PATIENCE, lines.send(reply)).await, Ok(Ok(()))) || !go_on {

@@ -102,9 +102,12 @@ impl Recorder {
         let (owner, mode) = (dir.owner(), dir.file_mode());
         let mark = Mark::create(&path, owner, mode).map_err(io)?;
         // SQLite would take what lies beside the file for its own.
-        let made = trust::check_absent(&path).and_then(|()| mark::create_new(&path, owner, mode).map_err(io));
+        // Closed before SQLite opens it: to close any descriptor of the file drops the locks that this process holds on it, and the next who
+        // closes the session would take themselves for the last, and remove the log that we go on writing to.
+        let made = trust::check_absent(&path)
+            .and_then(|()| mark::create_new(&path, owner, mode).map(drop).map_err(io));
         let begun = made.map_err(|error| (error, false));
-        let begun = begun.and_then(|_| begin(&path, &header).map_err(|error| (error, true)));
+        let begun = begun.and_then(|()| begin(&path, &header).map_err(|error| (error, true)));
         let connection = match begun {
             Ok(connection) => connection,
             Err((error, is_ours)) => {

@@ -149,10 +149,13 @@ fn thousands_of_connections_of_one_user_and_one_who_does_not_read_leave_room_for
     let module = module(&scene.path(""), "hoard", "import not_to_be_found\n");
     let daemon = Daemon::start(&scene.path(""), &rule(&module, "")).unwrap();
     let before = rss_bytes(&daemon);
+    let mute = knocks(&daemon, &one, &["mute"]).spawn().unwrap();
+    deadline::until("it is connected", LIMIT, || {
+        (daemon.status().ok()?["clients"].as_u64()? > 1).then_some(())
+    });
     // One client of ours has more than a thousand descriptors only if it may.
     let mut hoards: Vec<Child> =
         (0..4).map(|_| knocks(&daemon, &one, &["hoard", "900"]).spawn().unwrap()).collect();
-    let mute = knocks(&daemon, &one, &["mute"]).spawn().unwrap();
     for hoard in &mut hoards {
         let mut line = String::new();
         BufReader::new(hoard.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -191,7 +194,7 @@ fn thousands_of_random_requests_do_nothing() {
     let before = rss_bytes(&daemon);
     let clients: Vec<Child> = ["1", "2", "3"]
         .iter()
-        .map(|seed| knocks(&daemon, &one, &["fuzz", seed, "3000"]).spawn().unwrap())
+        .map(|seed| knocks(&daemon, &one, &["fuzz", seed, "1000"]).spawn().unwrap())
         .collect();
     for client in clients {
         let output = client.wait_with_output().unwrap();
@@ -199,7 +202,7 @@ fn thousands_of_random_requests_do_nothing() {
         let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
         let kinds: Vec<&String> = counts.as_object().unwrap().keys().collect();
         assert!(kinds.iter().all(|kind| ["error", "status", "hung up"].contains(&kind.as_str())), "{counts}");
-        assert!(counts["error"].as_u64() > Some(1000) && counts["status"].as_u64() > Some(10), "{counts}");
+        assert!(counts["error"].as_u64() > Some(300) && counts["status"].as_u64() > Some(10), "{counts}");
     }
     assert_eq!(daemon.status().unwrap()["begun"], 1, "that beside it");
     assert!(!daemon.base().join("users").join(one.uid.to_string()).exists());

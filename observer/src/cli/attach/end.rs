@@ -34,8 +34,10 @@ const SI_KERNEL: i32 = 0x80;
 const GRACE_NS: u64 = 10_000_000_000;
 /// How long to wait for word whether a signal reached the command without us.
 const HEARSAY: Duration = Duration::from_millis(120);
-/// The same, when it comes by way of a session: what the service has seen is written within 100 ms.
-const HEARSAY_OF_SESSION: Duration = Duration::from_millis(300);
+/// The same, when it comes by way of a session: what the service has seen is written within 100 ms, and read after that.
+const HEARSAY_OF_SESSION: Duration = Duration::from_millis(500);
+/// How long before we are woken by a signal it may have been sent.
+const JUST_BEFORE_NS: u64 = 50_000_000;
 /// How often a process that is not our child is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -166,8 +168,10 @@ impl Supervisor {
                 }
             };
             let _ = poll(&mut [PollFd::new(stops.signals.as_fd(), PollFlags::POLLIN)], wait);
+            // Whatever is read now came just before, or while those before it were looked into.
+            let since_ns = proc::monotonic_ns().saturating_sub(JUST_BEFORE_NS);
             while let Ok(Some(info)) = stops.signals.read_signal() {
-                if let Some(ended) = self.on_signal(&info) {
+                if let Some(ended) = self.on_signal(&info, since_ns) {
                     return ended;
                 }
             }
@@ -185,7 +189,7 @@ impl Supervisor {
         }
     }
 
-    fn on_signal(&self, info: &siginfo) -> Option<Ended> {
+    fn on_signal(&self, info: &siginfo, since_ns: u64) -> Option<Ended> {
         let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
         if signal == Signal::SIGCHLD {
             return None;
@@ -197,7 +201,7 @@ impl Supervisor {
         // A key's signal went to the whole foreground group, our command included. A terminal that goes away tells only the leader of
         // its session, which may be us.
         let by_key = info.ssi_code == SI_KERNEL && signal != Signal::SIGHUP;
-        if !by_key && !self.reached_without_us(info) {
+        if !by_key && !self.reached_without_us(info, since_ns) {
             self.send(root, signal);
         }
         None
@@ -211,9 +215,8 @@ impl Supervisor {
     }
 
     /// Whether the sender addressed the whole process group, so that the command has the signal already.
-    fn reached_without_us(&self, info: &siginfo) -> bool {
+    fn reached_without_us(&self, info: &siginfo, since_ns: u64) -> bool {
         let patience = self.seen.patience();
-        let since_ns = proc::monotonic_ns().saturating_sub(patience.as_nanos() as u64);
         let until = std::time::Instant::now() + patience;
         while std::time::Instant::now() < until {
             if self.seen.has(info.ssi_signo as i32, info.ssi_pid, since_ns) {

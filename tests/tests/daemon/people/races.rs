@@ -96,6 +96,17 @@ fn the_status_is_right_though_the_service_is_gone() {
     let person = Person::new(&scene, "obs3").unwrap();
     let mut daemon = service(&scene);
     let (mut observed, command) = start(&daemon, &person, &scene);
+    // What is seen is on the disk a tenth of a second later.
+    deadline::until("something of it is written", LIMIT, || {
+        let id = recorded(&daemon, &person)["id"].as_str()?.to_owned();
+        (!tests::scene::Session::of(
+            super::observer(&daemon, &person, &["show", &id]).arg("--state-dir").arg(daemon.base()),
+        )
+        .ok()?
+        .events
+        .is_empty())
+        .then_some(())
+    });
     daemon.kill().unwrap();
     kill(command, Signal::SIGKILL).unwrap();
     assert_eq!(observed.wait().unwrap().code(), Some(137));
