@@ -179,6 +179,16 @@ mod tests {
             free_bytes: 1 << 30,
             ..Status::default()
         };
-        insta::assert_snapshot!(text(&status, true), @"");
+        insta::assert_snapshot!(text(&status, true), @r"
+        observer 0.1.0 (pid 7), for 1 min 30 s; 30.0 MiB of memory, 1.5 s of processor time
+        rules      python-m-dramatiq
+        recorded   3 begun, 1 kept because something was wrong
+        events     4321, now 12/s
+        lost       2 ring/file
+        sessions   2, 5.0 MiB; 1.0 GiB free on that file system
+        probes     2 in the kernel, 40 ns a hit, as far as hits were counted
+          sys_enter                        10 hits      40 ns each
+        now        shop\x1b[31m (pid 10, user 1000, shop.service): consumes; rule python-m-dramatiq, for 5.00 s, 1234 events: python -m dramatiq shop
+        ");
     }
 }

@@ -133,10 +133,10 @@ fn what_is_no_request_is_answered_or_hung_up_on_within_a_bound() {
             assert!(!answer["message"].as_str().unwrap().contains('\u{1b}'), "{piece}: {answer}");
         }
     }
+    beside.was_not_disturbed(&daemon, &other);
     records_a_worker(&daemon, &scene, &module);
     let grown = rss_bytes(&daemon).saturating_sub(before);
     assert!(grown < GROWS_BYTES, "{grown} bytes");
-    beside.was_not_disturbed(&daemon, &other);
 }
 
 #[test]
@@ -164,7 +164,6 @@ fn thousands_of_connections_of_one_user_and_one_who_does_not_read_leave_room_for
     }
     let begun = Instant::now();
     let beside = Beside::start(&daemon, &other);
-    beside.was_not_disturbed(&daemon, &other);
     assert!(begun.elapsed() < LIMIT / 3, "{:?}", begun.elapsed());
     let output = mute.wait_with_output().unwrap();
     let (seconds, in_vain): (f64, bool) = serde_json::from_slice(&output.stdout).unwrap();
@@ -176,6 +175,7 @@ fn thousands_of_connections_of_one_user_and_one_who_does_not_read_leave_room_for
     deadline::until("all are gone", Duration::from_secs(30), || {
         (daemon.status().ok()?["clients"] == 1).then_some(())
     });
+    beside.was_not_disturbed(&daemon, &other);
     records_a_worker(&daemon, &scene, &module);
     let grown = rss_bytes(&daemon).saturating_sub(before);
     assert!(grown < GROWS_BYTES, "{grown} bytes");
@@ -206,8 +206,8 @@ fn thousands_of_random_requests_do_nothing() {
     }
     assert_eq!(daemon.status().unwrap()["begun"], 1, "that beside it");
     assert!(!daemon.base().join("users").join(one.uid.to_string()).exists());
+    beside.was_not_disturbed(&daemon, &other);
     records_a_worker(&daemon, &scene, &module);
     let grown = rss_bytes(&daemon).saturating_sub(before);
     assert!(grown < GROWS_BYTES, "{grown} bytes");
-    beside.was_not_disturbed(&daemon, &other);
 }

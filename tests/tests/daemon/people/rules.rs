@@ -125,23 +125,21 @@ fn a_file_that_never_ends_in_the_place_of_an_environments_own_holds_nobody_up() 
     let (one, other) = (Person::new(&scene, "obsx").unwrap(), Person::new(&scene, "obsy").unwrap());
     let module = format!("endless_{}", std::process::id());
     let daemon = Daemon::start(&scene.path(""), &config(&module)).unwrap();
-    for (name, how) in [("fifo", "mkfifo")] {
-        let bin = one.home.join(name).join("bin");
-        let make = format!("mkdir -p $1; ln -s {PYTHON} $1/python3; {how} $1/../pyvenv.cfg");
-        let made = one.command("sh").args(["-ec", &make, "sh"]).arg(&bin).status().unwrap();
-        assert!(made.success());
-        // It hangs itself, looking for its environment; the exec is what counts.
-        let mut hung = one.command(bin.join("python3"));
-        let mut hung = Running::start(hung.args(["-I", "-m", "dramatiq", &module]).stderr(Stdio::null()));
-        let recorded = deadline::until("it is recorded", LIMIT, || {
-            let status = daemon.status().ok()?;
-            status["recordings"].as_array()?.iter().find(|one| one["pid"] == hung.pid()).cloned()
-        });
-        assert_eq!(recorded["uid"], one.uid);
-        failing(&other, Path::new(PYTHON), &module);
-        hung.end();
-        daemon.idle().unwrap();
-    }
+    let bin = one.home.join("venv").join("bin");
+    let make = format!("mkdir -p $1; ln -s {PYTHON} $1/python3; mkfifo $1/../pyvenv.cfg");
+    let made = one.command("sh").args(["-ec", &make, "sh"]).arg(&bin).status().unwrap();
+    assert!(made.success());
+    // It hangs itself, looking for its environment; the exec is what counts.
+    let mut hung = one.command(bin.join("python3"));
+    let mut hung = Running::start(hung.args(["-I", "-m", "dramatiq", &module]).stderr(Stdio::null()));
+    let recorded = deadline::until("it is recorded", LIMIT, || {
+        let status = daemon.status().ok()?;
+        status["recordings"].as_array()?.iter().find(|one| one["pid"] == hung.pid()).cloned()
+    });
+    assert_eq!(recorded["uid"], one.uid);
+    failing(&other, Path::new(PYTHON), &module);
+    hung.end();
+    daemon.idle().unwrap();
     let all: Vec<Value> = daemon.sessions().unwrap();
     assert_eq!(all.len(), 2, "{all:?}");
 }
