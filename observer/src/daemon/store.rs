@@ -15,6 +15,8 @@ use crate::{
 /// Bytes kept of one read or write, as `attach` does by itself.
 pub(super) const SNAPLEN: u64 = 65_536;
 const _: () = assert!(SNAPLEN <= SNAPLEN_MAX);
+/// How many times as large a ring is for what a user asked for: half a gigabyte, with the settings built in.
+const RINGS_ASKED_FOR: u64 = 16;
 
 /// The header of a session that begins now.
 pub(super) fn header(plan: &Plan, sources: Vec<Description>, capabilities: Vec<Capability>) -> Header {
@@ -35,7 +37,7 @@ pub(super) fn header(plan: &Plan, sources: Vec<Description>, capabilities: Vec<C
     }
 }
 
-/// Begins a session. What runs by a rule is kept in a ring, what a user asked for is kept whole.
+/// Begins a session. What runs by a rule is kept in a ring; what a user asked for is kept whole, but they may not fill the disk with it.
 ///
 /// # Errors
 /// When its file cannot be created.
@@ -65,10 +67,9 @@ fn masker(plan: &Plan) -> StreamMasker {
 }
 
 fn ringed(recorder: Recorder, plan: &Plan, flight: &Flight) -> Recorder {
-    if plan.rule.is_none() {
-        return recorder;
-    }
-    recorder.with_ring(Ring { head_bytes: flight.head.0, latest_bytes: flight.ring.0 })
+    let times = if plan.rule.is_none() { RINGS_ASKED_FOR } else { 1 };
+    let latest_bytes = flight.ring.0.saturating_mul(times);
+    recorder.with_ring(Ring { head_bytes: flight.head.0, latest_bytes })
 }
 
 /// A finished copy of a session that goes on, under an id of its own. Where it is.

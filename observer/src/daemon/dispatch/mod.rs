@@ -270,7 +270,9 @@ impl<K: Kernel> Dispatcher<K> {
         self.runs.len() >= MOST_RECORDINGS || (uid != 0 && theirs() >= MOST_OF_A_USER)
     }
 
+    /// Lets go of whom nothing is recorded of any more; who has come back meanwhile, by a rule or by request, stays.
     fn let_leave(&mut self) {
+        self.leaving.retain(|pid| !self.members.contains_key(pid));
         if !self.leaving.is_empty() {
             self.kernel.forget(&std::mem::take(&mut self.leaving));
         }
