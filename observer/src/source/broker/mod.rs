@@ -22,6 +22,7 @@ use std::{
 };
 
 use tokio::{
+    runtime::Runtime,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -139,7 +140,7 @@ impl BrokerSource {
         let asking = move || {
             crate::source::step_back();
             tokio::task::LocalSet::new().block_on(&runtime, run(config, Rc::new(sink), told));
-            runtime.shutdown_timeout(Duration::from_millis(200));
+            end(runtime);
         };
         self.thread = Some(thread::Builder::new().name("broker".into()).spawn(asking).map_err(failed)?);
         Ok(())
@@ -215,6 +216,31 @@ impl Drop for BrokerSource {
             }
         }
     }
+}
+
+/// Ends the event loop. lapin connects in a thread of its own, and that panics when what it waits for is cancelled with the loop, which would
+/// be the end of the whole recording. It is given a moment to end by itself; where it does not, the loop stays, and is leaked.
+fn end(runtime: Runtime) {
+    const MOMENT: Duration = Duration::from_millis(300);
+    runtime.block_on(async {
+        let begun = Instant::now();
+        while lapin_connects() && begun.elapsed() < MOMENT {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    if lapin_connects() {
+        std::mem::forget(runtime);
+    } else {
+        runtime.shutdown_timeout(Duration::from_millis(200));
+    }
+}
+
+/// Whether a thread of lapin's is there, for whomever (`proc_pid_task(5)`).
+fn lapin_connects() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks
+        .map(|task| task.path().join("comm"))
+        .any(|comm| std::fs::read(comm).is_ok_and(|name| name.trim_ascii_end() == b"lapin-io-loop"))
 }
 
 async fn run(config: BrokerConfig, sink: Rc<Sink>, mut told: mpsc::Receiver<Told>) {
