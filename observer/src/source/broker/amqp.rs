@@ -1,7 +1,7 @@
 //! The observer's own AMQP connection to one virtual host: passive declares, the event exchange and the firehose, one channel each. It
 //! reconnects for as long as it is wanted. It publishes nothing, and consumes only from queues of its own.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use futures_util::StreamExt as _;
 use lapin::{
@@ -119,6 +119,16 @@ struct Refusal {
     refused: bool,
 }
 
+thread_local! {
+    /// Connections that were begun in this thread and given up on: lapin may go on making them.
+    static UNFINISHED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether lapin may still be making a connection that this thread began.
+pub(super) fn is_connecting() -> bool {
+    UNFINISHED.get() > 0
+}
+
 async fn connect(url: &BrokerUrl, vhost: &str) -> Result<Connection, Refusal> {
     if url.tls() {
         return Err(Refusal {
@@ -143,7 +153,12 @@ async fn connect(url: &BrokerUrl, vhost: &str) -> Result<Connection, Refusal> {
         .with_connection_name(PRODUCT.into())
         .with_client_property("product".into(), PRODUCT.into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    match timeout(CONNECT_LIMIT, Connection::connect_uri(uri, properties)).await {
+    UNFINISHED.set(UNFINISHED.get() + 1);
+    let connected = timeout(CONNECT_LIMIT, Connection::connect_uri(uri, properties)).await;
+    if connected.is_ok() {
+        UNFINISHED.set(UNFINISHED.get() - 1);
+    }
+    match connected {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
             let (code, text) = explain(&error);

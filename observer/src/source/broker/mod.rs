@@ -228,7 +228,7 @@ fn end(runtime: Runtime) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    if lapin_connects() {
+    if amqp::is_connecting() || lapin_connects() {
         std::mem::forget(runtime);
     } else {
         runtime.shutdown_timeout(Duration::from_millis(200));

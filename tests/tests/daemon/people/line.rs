@@ -257,8 +257,14 @@ fn what_a_session_says_of_itself_touches_nobody_elses() {
         observed.args(["--quiet", "--", "sh", "-c", "read line"]).stdin(Stdio::piped()).spawn().unwrap();
     let begun = recorded(&daemon, &other);
     let file = place(&daemon, &other).join(format!("{}.sqlite", begun["id"].as_str().unwrap()));
-    let database = rusqlite::Connection::open(&file).unwrap();
-    database.busy_timeout(LIMIT).unwrap();
+    // It is told of before its session is whole.
+    let database = deadline::until("its session is there", LIMIT, || {
+        let database =
+            rusqlite::Connection::open_with_flags(&file, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE).ok()?;
+        database.busy_timeout(LIMIT).ok()?;
+        let made = database.query_row("SELECT count(*) FROM meta WHERE key = 'header'", [], |row| row.get(0));
+        (made == Ok(1)).then_some(database)
+    });
     let forged =
         database.execute("UPDATE meta SET value = json_set(value, '$.id', ?1) WHERE key = 'header'", [&id]);
     assert_eq!(forged.unwrap(), 1);
