@@ -53,7 +53,7 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
 /// `n`, at most `max`, in a form the verifier follows. Opaque to the compiler: it would keep `n` itself on the stack and compare a copy of
-/// it, and before 6.3 the verifier learns nothing of the one from the other (kernel/bpf/verifier.c, "Assign spilled and filled the same id").
+/// it, and the verifier of 6.1 learns nothing of the one from the other (seen on Debian's 6.1.0-56: "R3 min value is negative"); 6.18 does.
 #[inline(always)]
 pub fn at_most(n: u64, max: u64) -> u64 {
     core::hint::black_box(if n > max { max } else { n })
